@@ -1,1 +1,13 @@
-//! stub
+//! A tiered caching proxy for Bazel and everything else that speaks the Remote Execution API.
+//!
+//! Imports run one way: `grpc → tiered → tier1, tier2 → blob, call → digest`. Only `grpc` and `tier2` know tonic, only
+//! `assemble` names concrete stores, only `task` spawns.
+
+pub mod blob;
+pub mod call;
+pub mod digest;
+pub mod metrics;
+pub mod task;
+pub mod tier1;
+pub mod tier2;
+pub mod tiered;

@@ -1,0 +1,86 @@
+//! What can go wrong with Tier 2, one variant per thing that a caller can do about it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use tonic::Code;
+
+use crate::blob::DigestMismatch;
+
+/// Any error, as a cause.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why Tier 2 did not do what was asked. Cheap to clone, because everybody who waits for a shared call is told.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Tier2Error {
+    /// Tier 2 says that it does not have it. The only word that makes a miss.
+    #[error("not found in tier 2")]
+    NotFound,
+    /// No answer: connect failed, connection lost, or the answer was UNAVAILABLE. Worth another try on another connection.
+    #[error("tier 2 is down")]
+    Down(#[source] Cause),
+    /// Tier 2 answered with an error: that is the call's result.
+    #[error("tier 2 answered {0}")]
+    Answered(UpstreamStatus),
+    /// Bytes came whole and do not fit their digest.
+    #[error("tier 2 sent bytes that do not fit")]
+    Corrupt(#[source] DigestMismatch),
+    /// A stream ended with OK before its last byte.
+    #[error("tier 2 ended a stream early")]
+    Short,
+    /// A connection stands and nothing comes.
+    #[error("tier 2 made no progress")]
+    Stalled,
+    /// The caller's time is up.
+    #[error("the deadline passed")]
+    DeadlineExceeded,
+    /// The body of an upload gave up. Not Tier 2's fault, and Tier 2 keeps nothing of it.
+    #[error("the upload was given up before its end")]
+    Aborted,
+}
+
+impl Tier2Error {
+    /// A connection problem with its cause.
+    pub fn down(cause: impl Into<BoxError>) -> Tier2Error {
+        Tier2Error::Down(Cause(cause.into().into()))
+    }
+}
+
+/// A shared cause of an outage: for the log, never for the client.
+#[derive(Clone)]
+pub struct Cause(std::sync::Arc<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// A status that Tier 2 answered, with its details (such as `RetryInfo`) undecoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamStatus {
+    /// The gRPC code.
+    pub code: Code,
+    /// Tier 2's words, bounded.
+    pub message: String,
+    /// A serialized `google.rpc.Status`, or empty.
+    pub details: Bytes,
+}
+
+impl fmt::Display for UpstreamStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.code, self.message)
+    }
+}

@@ -1,0 +1,5 @@
+//! The two tiers as one cache: reads fall through to Tier 2 and fill Tier 1, writes go to Tier 2 first.
+
+mod error;
+
+pub use self::error::CallError;
