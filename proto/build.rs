@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = compiler.file_descriptor_set();
     // Comments become docs, but reflection has no use for them.
     let bare = compiler.include_source_info(false).encode_file_descriptor_set();
-    std::fs::write(out_dir.join("descriptors.bin"), bare)?;
+    fs_err::write(out_dir.join("descriptors.bin"), bare)?;
 
     generate_all(descriptors.clone())?;
     generate_twins(descriptors, out_dir.join("twins"))?;
@@ -53,7 +53,7 @@ fn generate_all(descriptors: FileDescriptorSet) -> Result<(), Box<dyn Error>> {
 /// A second pass over two services only: every message is taken from elsewhere, so nothing but traits, servers and
 /// clients comes out.
 fn generate_twins(mut descriptors: FileDescriptorSet, out_dir: PathBuf) -> Result<(), Box<dyn Error>> {
-    std::fs::create_dir_all(&out_dir)?;
+    fs_err::create_dir_all(&out_dir)?;
     descriptors.file.retain(|file| file.name() == REAPI_FILE);
     for file in &mut descriptors.file {
         file.service

@@ -37,4 +37,6 @@ mod generated {
 }
 
 #[cfg(test)]
+mod hand_encoded;
+#[cfg(test)]
 mod tests;
