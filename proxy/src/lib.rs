@@ -6,7 +6,10 @@
 pub mod blob;
 pub mod call;
 pub mod digest;
+pub mod http_admin;
+pub mod logs;
 pub mod metrics;
+pub mod readiness;
 pub mod task;
 pub mod tier1;
 pub mod tier2;
