@@ -5,6 +5,8 @@
 
 pub mod blob;
 pub mod call;
+pub mod cli;
+pub mod config;
 pub mod digest;
 pub mod http_admin;
 pub mod logs;

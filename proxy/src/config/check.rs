@@ -1,0 +1,290 @@
+//! From [`Settings`] to [`Config`]: what no field can know by itself.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use super::checked::{
+    Config, ShareGroups, Tier1, Tier2, Tier2Place, Upstream, UpstreamInstances, Watermarks,
+};
+use super::fault::{Fault, Faults, Origin};
+use super::field::Effective;
+use super::leaf::Percent;
+use super::settings::{Settings, Tier1Settings, Tier2Settings};
+use super::size::ByteSize;
+use super::yaml;
+
+/// Below this the watermarks are too close together for any real blob.
+const TIER1_SIZE_MIN: ByteSize = ByteSize(1024 * 1024);
+
+/// Kept by default up to this size: one blob should not push out thousands.
+const TIER1_BLOB_SIZE_DEFAULT: ByteSize = ByteSize(2 * 1024 * 1024 * 1024);
+
+/// Less makes clients split their batches into single blobs.
+const BATCH_SIZE_MIN: ByteSize = ByteSize(64 * 1024);
+
+/// Clients accept messages of 4 MiB by default, and framing counts (CAP-12): 256 KiB are left for it.
+const BATCH_SIZE_MAX: ByteSize = ByteSize((4 * 1024 - 256) * 1024);
+
+/// Checks the settings against each other. `None` comes with a fault; faults may also be added to a result.
+pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Faults) -> Option<Config> {
+    let mut checks = Checks { effective, faults };
+    checks.addresses(&settings);
+    checks.limits(&settings);
+    checks.directories(&settings);
+    let watermarks = checks.watermarks(&settings.tier1);
+    let max_blob_size = checks.max_blob_size(&settings.tier1);
+    let share_groups = ShareGroups {
+        by_instance: settings.instances,
+    };
+    let tier2 = checks.tier2(settings.tier2, &share_groups);
+    Some(Config {
+        listen_addr: settings.listen_addr,
+        http_addr: settings.http_addr,
+        tier1: Tier1 {
+            dir: settings.tier1.dir,
+            max_size: settings.tier1.max_size,
+            watermarks: watermarks?,
+            write: settings.tier1.write,
+            max_blob_size,
+        },
+        tier2,
+        share_groups,
+        upload: settings.upload,
+        limits: settings.limits,
+        shutdown: settings.shutdown,
+        readiness: settings.readiness,
+        log: settings.log,
+    })
+}
+
+struct Checks<'a> {
+    effective: &'a [Effective],
+    faults: &'a mut Faults,
+}
+
+impl Checks<'_> {
+    /// Adds a fault at the first of `paths` unless `holds`. Nothing is said where one of them was already found faulty: its
+    /// default stands in for it then. The place is that of the first that somebody wrote.
+    fn require(
+        &mut self,
+        holds: bool,
+        paths: &[&str],
+        problem: impl Into<String>,
+        accepted: impl Into<String>,
+    ) {
+        if holds || paths.iter().any(|path| self.faults.has(path)) {
+            return;
+        }
+        let origins = paths
+            .iter()
+            .filter_map(|path| self.effective.iter().find(|leaf| leaf.path == *path));
+        let written = origins
+            .map(|leaf| &leaf.origin)
+            .find(|origin| **origin != Origin::Default);
+        let origin = written.cloned().unwrap_or(Origin::Default);
+        self.faults
+            .add(Fault::new(origin, problem).path(paths[0]).accepted(accepted));
+    }
+
+    fn addresses(&mut self, settings: &Settings) {
+        for (path, address) in [
+            ("listen_addr", settings.listen_addr),
+            ("http_addr", settings.http_addr),
+        ] {
+            self.require(
+                address.ip().is_loopback() || settings.insecure_listen,
+                &[path, "insecure_listen"],
+                format!(
+                    "{address} can be reached from other machines, and nobody who connects is authenticated"
+                ),
+                "a loopback address, or `insecure_listen: true` as an explicit yes",
+            );
+        }
+        let same = settings.listen_addr == settings.http_addr && settings.http_addr.port() != 0;
+        self.require(
+            !same,
+            &["http_addr", "listen_addr"],
+            format!("{} is also `listen_addr`", settings.http_addr),
+            "an address of its own",
+        );
+    }
+
+    fn limits(&mut self, settings: &Settings) {
+        let size = settings.limits.max_batch_size;
+        self.require(
+            (BATCH_SIZE_MIN..=BATCH_SIZE_MAX).contains(&size),
+            &["limits.max_batch_size"],
+            format!("found {size}"),
+            format!("a size from {BATCH_SIZE_MIN} to {BATCH_SIZE_MAX}"),
+        );
+    }
+
+    fn directories(&mut self, settings: &Settings) {
+        let (tier1, tier2) = (normal(&settings.tier1.dir), normal(&settings.tier2.dir));
+        let apart = settings.tier2.url.is_some() || !(tier1.starts_with(&tier2) || tier2.starts_with(&tier1));
+        self.require(
+            apart,
+            &["tier1.dir", "tier2.dir", "tier2.url"],
+            "is `tier2.dir`, or one is inside the other",
+            "two directories apart: Tier 1 deletes what it does not know",
+        );
+    }
+
+    fn watermarks(&mut self, tier1: &Tier1Settings) -> Option<Watermarks> {
+        self.require(
+            tier1.max_size >= TIER1_SIZE_MIN,
+            &["tier1.max_size"],
+            format!("found {}", tier1.max_size),
+            format!("a size of at least {TIER1_SIZE_MIN}"),
+        );
+        let bytes = |part: Percent| part.of(tier1.max_size.bytes());
+        let watermarks = Watermarks::new(bytes(tier1.high_watermark), bytes(tier1.low_watermark));
+        self.require(
+            tier1.low_watermark <= tier1.high_watermark,
+            &["tier1.low_watermark", "tier1.high_watermark"],
+            format!(
+                "{} is above `tier1.high_watermark`, which is {}",
+                tier1.low_watermark, tier1.high_watermark
+            ),
+            "a percentage not above `tier1.high_watermark`",
+        );
+        watermarks
+    }
+
+    fn max_blob_size(&mut self, tier1: &Tier1Settings) -> ByteSize {
+        let half = ByteSize(tier1.max_size.bytes() / 2);
+        let size = tier1
+            .max_blob_size
+            .unwrap_or_else(|| half.min(TIER1_BLOB_SIZE_DEFAULT));
+        self.require(
+            size <= half,
+            &["tier1.max_blob_size", "tier1.max_size"],
+            format!(
+                "{size} is more than half of `tier1.max_size`, which is {}",
+                tier1.max_size
+            ),
+            format!("a size of at most {half}"),
+        );
+        size
+    }
+
+    fn tier2(&mut self, tier2: Tier2Settings, groups: &ShareGroups) -> Tier2 {
+        for (path, timeout) in [
+            ("tier2.connect_timeout", tier2.connect_timeout),
+            ("tier2.first_byte_timeout", tier2.first_byte_timeout),
+            ("tier2.stall_timeout", tier2.stall_timeout),
+            ("tier2.commit_timeout", tier2.commit_timeout),
+        ] {
+            self.require(
+                timeout > Duration::ZERO,
+                &[path],
+                "found `0s`",
+                "a duration above zero",
+            );
+        }
+        self.upstream_only(&tier2);
+        let Tier2Settings {
+            url,
+            dir,
+            commit_timeout,
+            when_down,
+            ..
+        } = tier2;
+        let place = match url {
+            None => Tier2Place::Embedded { dir },
+            Some(url) => {
+                let instances = UpstreamInstances {
+                    for_all: tier2.instance,
+                    by_client: tier2.instances,
+                };
+                self.groups_reach_one_instance(groups, &instances);
+                Tier2Place::Remote(Upstream {
+                    url,
+                    ca_file: tier2.ca_file,
+                    connections: usize::try_from(tier2.connections.get()).expect("at most 64"),
+                    connect_timeout: tier2.connect_timeout,
+                    first_byte_timeout: tier2.first_byte_timeout,
+                    stall_timeout: tier2.stall_timeout,
+                    instances,
+                })
+            }
+        };
+        Tier2 {
+            place,
+            when_down,
+            commit_timeout,
+        }
+    }
+
+    /// Fields that would silently do nothing with the Tier 2 that is configured.
+    fn upstream_only(&mut self, tier2: &Tier2Settings) {
+        let remote = tier2.url.is_some();
+        let tls = tier2.url.as_ref().is_some_and(|url| url.tls());
+        let needs_url = "set only together with `tier2.url`";
+        self.require(
+            tls || tier2.ca_file.is_none(),
+            &["tier2.ca_file", "tier2.url"],
+            "no TLS is spoken with Tier 2",
+            "set only together with a `grpcs` URL in `tier2.url`",
+        );
+        self.require(
+            remote || tier2.instance.is_none(),
+            &["tier2.instance", "tier2.url"],
+            "the embedded Tier 2 is asked under each client's own instance name",
+            needs_url,
+        );
+        self.require(
+            remote || tier2.instances.is_empty(),
+            &["tier2.instances", "tier2.url"],
+            "the embedded Tier 2 is asked under each client's own instance name",
+            needs_url,
+        );
+        let default_dir = Settings::defaults().tier2.dir;
+        self.require(
+            !remote || tier2.dir == default_dir,
+            &["tier2.dir", "tier2.url"],
+            "is the embedded Tier 2's, and `tier2.url` names a remote one",
+            "one of the two",
+        );
+    }
+
+    /// What is learnt from Tier 2 for one member is believed for all (R1), so all must have been asked for the same.
+    fn groups_reach_one_instance(&mut self, groups: &ShareGroups, upstream: &UpstreamInstances) {
+        let mut first: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+        for (group, member) in groups.members() {
+            let name = upstream.upstream_of(member);
+            let (other, other_name) = *first.entry(group).or_insert((member, name));
+            self.require(
+                name == other_name,
+                &["instances", "tier2.instance", "tier2.instances", "tier2.url"],
+                format!(
+                    "group {}: {} and {} are different instances in Tier 2 ({} and {})",
+                    yaml::quoted(group),
+                    yaml::quoted(other),
+                    yaml::quoted(member),
+                    yaml::quoted(other_name),
+                    yaml::quoted(name),
+                ),
+                "groups whose members `tier2.instance` or `tier2.instances` map to one name",
+            );
+        }
+    }
+}
+
+/// The path without `.` and `..`, as far as that can be told without looking at the disk.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if normal.file_name().is_some() => {
+                normal.pop();
+            }
+            Component::Normal(_) | Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                normal.push(part)
+            }
+        }
+    }
+    normal
+}

@@ -1,0 +1,137 @@
+//! The configuration as checked: what the rest of the program is given.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::instance::{Instance, ShareGroup};
+use super::leaf::{Tier1Write, WhenDown};
+use super::settings::{Limits, Log, Readiness, Shutdown, Upload};
+use super::size::ByteSize;
+use super::url::UpstreamUrl;
+
+/// Everything that can be configured. Only [`super::load`] makes one, so its fields agree with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// gRPC.
+    pub listen_addr: SocketAddr,
+    /// Metrics and health.
+    pub http_addr: SocketAddr,
+    pub tier1: Tier1,
+    pub tier2: Tier2,
+    pub share_groups: ShareGroups,
+    pub upload: Upload,
+    pub limits: Limits,
+    pub shutdown: Shutdown,
+    pub readiness: Readiness,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier1 {
+    pub dir: PathBuf,
+    pub max_size: ByteSize,
+    pub watermarks: Watermarks,
+    pub write: Tier1Write,
+    /// Larger blobs are not kept. At most half of `max_size`.
+    pub max_blob_size: ByteSize,
+}
+
+/// Where eviction starts and stops, in allocated bytes. The low one is never above the high one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    high_bytes: u64,
+    low_bytes: u64,
+}
+
+impl Watermarks {
+    /// `None` if the low watermark is above the high one.
+    #[must_use]
+    pub fn new(high_bytes: u64, low_bytes: u64) -> Option<Self> {
+        (low_bytes <= high_bytes).then_some(Self {
+            high_bytes,
+            low_bytes,
+        })
+    }
+
+    #[must_use]
+    pub fn high_bytes(self) -> u64 {
+        self.high_bytes
+    }
+
+    #[must_use]
+    pub fn low_bytes(self) -> u64 {
+        self.low_bytes
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier2 {
+    pub place: Tier2Place,
+    pub when_down: WhenDown,
+    /// For a Write's answer once its last piece was sent, before what its size adds.
+    pub commit_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tier2Place {
+    /// The durable directory store in this process.
+    Embedded {
+        dir: PathBuf,
+    },
+    Remote(Upstream),
+}
+
+/// A remote Tier 2 and how to talk to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub url: UpstreamUrl,
+    /// Trusted instead of the system's certificates. Only with a `grpcs` URL.
+    pub ca_file: Option<PathBuf>,
+    /// Connections for each class of calls; at least 1.
+    pub connections: usize,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    pub stall_timeout: Duration,
+    pub instances: UpstreamInstances,
+}
+
+/// Which instance name Tier 2 is asked under. Members of a share group all have the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamInstances {
+    pub(crate) for_all: Option<Instance>,
+    pub(crate) by_client: BTreeMap<Instance, Instance>,
+}
+
+impl UpstreamInstances {
+    /// The name to send for a client that said `client`: the one given for it, else the one given for all, else its own.
+    #[must_use]
+    pub fn upstream_of<'a>(&'a self, client: &'a str) -> &'a str {
+        self.by_client
+            .get(client)
+            .or(self.for_all.as_ref())
+            .map_or(client, Instance::as_str)
+    }
+}
+
+/// Which instances share what the node holds. A group's name may equal an instance's; the two are different scopes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShareGroups {
+    pub(crate) by_instance: BTreeMap<Instance, ShareGroup>,
+}
+
+impl ShareGroups {
+    /// The group of a client's instance; `None` if it shares with no other.
+    #[must_use]
+    pub fn group_of(&self, instance: &str) -> Option<&str> {
+        self.by_instance.get(instance).map(|group| group.0.as_str())
+    }
+
+    /// Groups with each of their instances.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.by_instance
+            .iter()
+            .map(|(instance, group)| (group.0.as_str(), instance.as_str()))
+    }
+}

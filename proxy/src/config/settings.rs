@@ -1,0 +1,149 @@
+//! The schema, and the settings as they are written. [`super::check`] makes a [`super::Config`] of them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::field::{Defaults, Leaves};
+use super::instance::{Instance, ShareGroup};
+use super::leaf::{Bounded, LogFormat, LogLevel, Percent, Tier1Write, WhenDown};
+use super::size::ByteSize;
+use super::url::UpstreamUrl;
+
+/// All fields, each well formed by itself, not yet checked against each other.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) listen_addr: SocketAddr,
+    pub(crate) http_addr: SocketAddr,
+    pub(crate) insecure_listen: bool,
+    pub(crate) tier1: Tier1Settings,
+    pub(crate) tier2: Tier2Settings,
+    pub(crate) instances: BTreeMap<Instance, ShareGroup>,
+    pub(crate) upload: Upload,
+    pub(crate) limits: Limits,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) readiness: Readiness,
+    pub(crate) log: Log,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Tier1Settings {
+    pub(crate) dir: PathBuf,
+    pub(crate) max_size: ByteSize,
+    pub(crate) high_watermark: Percent,
+    pub(crate) low_watermark: Percent,
+    pub(crate) write: Tier1Write,
+    pub(crate) max_blob_size: Option<ByteSize>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Tier2Settings {
+    pub(crate) url: Option<UpstreamUrl>,
+    pub(crate) dir: PathBuf,
+    pub(crate) instance: Option<Instance>,
+    pub(crate) instances: BTreeMap<Instance, Instance>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) connections: Bounded<1, 64>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) first_byte_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) commit_timeout: Duration,
+    pub(crate) when_down: WhenDown,
+}
+
+/// What happens to uploads that break off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// How long the bytes of a broken upload are kept for its client to go on.
+    pub resume_window: Duration,
+}
+
+/// What clients may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Announced as `max_batch_total_size_bytes`.
+    pub max_batch_size: ByteSize,
+    /// Calls that one client connection may have open.
+    pub max_streams: Bounded<1, 100_000>,
+    /// Blobs above this size are refused; 0 sets no limit.
+    pub max_blob_size: ByteSize,
+}
+
+/// How the node stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Given to requests in flight after the first signal.
+    pub grace: Duration,
+}
+
+/// When the node says that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// How long Tier 2 must have been down before readiness goes off.
+    pub tier2: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+impl Settings {
+    /// Every field at its default.
+    pub(crate) fn defaults() -> Self {
+        Self::read(&mut Defaults)
+    }
+
+    /// The schema: every field once, with its path, default and help.
+    #[rustfmt::skip] // one line per field reads as the table that it is
+    pub(crate) fn read(leaves: &mut impl Leaves) -> Self {
+        Self {
+            listen_addr: leaves.leaf("listen_addr", "127.0.0.1:8980", "Where clients reach the cache (gRPC)."),
+            http_addr: leaves.leaf("http_addr", "127.0.0.1:8981", "Where metrics and health are served (HTTP)."),
+            insecure_listen: leaves.leaf("insecure_listen", "false", "Allows addresses other than loopback, though nobody who connects is authenticated."),
+            tier1: Tier1Settings {
+                dir: leaves.leaf("tier1.dir", "gorego-data/tier1", "Tier 1's directory. Its contents may be deleted while the node is stopped; nothing is lost."),
+                max_size: leaves.leaf("tier1.max_size", "10GiB", "Room that Tier 1 may take on disk; at least 1MiB."),
+                high_watermark: leaves.leaf("tier1.high_watermark", "95%", "Part of `tier1.max_size` at which eviction starts."),
+                low_watermark: leaves.leaf("tier1.low_watermark", "90%", "Part of `tier1.max_size` at which eviction stops."),
+                write: leaves.leaf("tier1.write", "async", "Whether a write is answered after Tier 1 has it too (`sync`), or as soon as Tier 2 has it (`async`)."),
+                max_blob_size: leaves.leaf("tier1.max_blob_size", "null", "Blobs above this size are passed through and not kept; at most half of `tier1.max_size`. Left open: 2GiB or that half, whichever is less."),
+            },
+            tier2: Tier2Settings {
+                url: leaves.leaf("tier2.url", "null", "The remote Tier 2. Left open, the embedded one in `tier2.dir` is used."),
+                dir: leaves.leaf("tier2.dir", "gorego-data/tier2", "The embedded Tier 2's directory. It is authoritative and nothing is ever evicted from it."),
+                instance: leaves.leaf("tier2.instance", "null", "The instance name sent to Tier 2 for every client. Left open, the client's own is sent."),
+                instances: leaves.leaf("tier2.instances", "{}", "The instance name sent to Tier 2 by the client's; goes before `tier2.instance`."),
+                ca_file: leaves.leaf("tier2.ca_file", "null", "Certificates (PEM) to trust for a `grpcs` Tier 2. Left open, the system's are trusted."),
+                connections: leaves.leaf("tier2.connections", "2", "Connections to Tier 2 for each class of calls: uploads, reads, small calls."),
+                connect_timeout: leaves.leaf("tier2.connect_timeout", "2s", "Time for a connection to come about."),
+                first_byte_timeout: leaves.leaf("tier2.first_byte_timeout", "10s", "Time until Tier 2's answer begins."),
+                stall_timeout: leaves.leaf("tier2.stall_timeout", "10s", "Time without any progress of a stream."),
+                commit_timeout: leaves.leaf("tier2.commit_timeout", "60s", "Time for Tier 2 to acknowledge a whole blob, plus a second for each 20 MB of it."),
+                when_down: leaves.leaf("tier2.when_down", "fail", "What is answered while Tier 2 is down. With `fail`, calls fail with UNAVAILABLE."),
+            },
+            instances: leaves.leaf("instances", "{}", "Share groups: instances of one group share what the node holds. An instance that is not named shares with none."),
+            upload: Upload {
+                resume_window: leaves.leaf("upload.resume_window", "60s", "How long the bytes of a broken upload are kept for its client to go on; `0s` keeps none."),
+            },
+            limits: Limits {
+                max_batch_size: leaves.leaf("limits.max_batch_size", "3584KiB", "Bytes of blobs in one batch call, as announced to clients; from 64KiB to 3840KiB."),
+                max_streams: leaves.leaf("limits.max_streams", "1000", "Calls that one client connection may have open at a time."),
+                max_blob_size: leaves.leaf("limits.max_blob_size", "0", "Blobs above this size are refused; `0` sets no limit."),
+            },
+            shutdown: Shutdown {
+                grace: leaves.leaf("shutdown.grace", "30s", "Time that requests in flight have to end after SIGTERM or SIGINT."),
+            },
+            readiness: Readiness {
+                tier2: leaves.leaf("readiness.tier2", "10s", "How long Tier 2 must have been down before the node says that it is not ready."),
+            },
+            log: Log {
+                level: leaves.leaf("log.level", "info", "The least important event that is logged."),
+                format: leaves.leaf("log.format", "text", "How a log line is written."),
+            },
+        }
+    }
+}
