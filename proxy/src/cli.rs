@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -94,6 +95,27 @@ impl ConfigArgs {
     }
 }
 
+/// Reads the command line.
+///
+/// # Errors
+/// The process should end at once with the code: help or version was asked for and printed, or the line was wrong and the fault
+/// printed. Wrong is [`ConfigErrors::EXIT_CODE`], as for any other fault of the configuration.
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(line).map_err(|error| {
+        // Nothing is left to do if the terminal is gone.
+        let _ = error.print();
+        exit_code(&error)
+    })
+}
+
+fn exit_code(error: &clap::Error) -> ExitCode {
+    if error.exit_code() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(ConfigErrors::EXIT_CODE)
+    }
+}
+
 /// The process's environment for [`config::load`]. What is not UTF-8 keeps a replacement character, which `load` refuses in
 /// variables that are ours.
 pub fn environment(
@@ -159,6 +181,23 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_command_line_ends_like_a_wrong_configuration() {
+        for (line, code) in [
+            (&["gorego", "serve", "--tier2-ulr", "x"][..], ExitCode::from(64)),
+            (&["gorego", "run"], ExitCode::from(64)),
+            (&["gorego"], ExitCode::from(64)),
+            (&["gorego", "--help"], ExitCode::SUCCESS),
+            (&["gorego", "--version"], ExitCode::SUCCESS),
+        ] {
+            assert_eq!(
+                exit_code(&Cli::try_parse_from(line).unwrap_err()),
+                code,
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
     fn saying_yes_takes_no_value() {
         assert_eq!(
             args(&["gorego", "serve", "--insecure-listen"])
@@ -186,6 +225,7 @@ mod tests {
     #[test]
     fn help_says_what_can_be_told() {
         let mut command = Cli::command();
+        command.build();
         insta::assert_snapshot!("help", command.render_long_help().to_string());
         let serve = command.find_subcommand_mut("serve").unwrap();
         insta::assert_snapshot!("help_serve", serve.render_long_help().to_string());

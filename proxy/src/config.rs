@@ -9,17 +9,21 @@ mod checked;
 mod duration;
 mod fault;
 mod field;
+mod file;
 mod instance;
 mod kubernetes;
 mod layer;
 mod leaf;
+mod locate;
 mod print;
 mod secret;
 mod settings;
+mod show;
 mod size;
 #[cfg(test)]
 mod tests;
 mod url;
+mod words;
 mod yaml;
 
 use std::path::Path;
@@ -35,12 +39,12 @@ pub use self::checked::{
 pub use self::fault::{ConfigErrors, Fault, Origin, Position};
 pub use self::field::{Field, fields};
 pub use self::instance::Instance;
-pub use self::leaf::{Bounded, LogFormat, LogLevel, Percent, Tier1Write, WhenDown};
 pub use self::print::fields_as_markdown;
 pub use self::secret::Secret;
-pub use self::settings::{Limits, Log, Readiness, Shutdown, Upload};
+pub use self::settings::{Log, Readiness, Shutdown, Upload};
 pub use self::size::ByteSize;
 pub use self::url::UpstreamUrl;
+pub use self::words::{LogFormat, LogLevel, Tier1Write, WhenDown};
 
 /// A configuration without faults, and where each of its values came from.
 #[derive(Debug)]

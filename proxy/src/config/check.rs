@@ -5,14 +5,14 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::checked::{
-    Config, ShareGroups, Tier1, Tier2, Tier2Place, Upstream, UpstreamInstances, Watermarks,
+    Config, Limits, ShareGroups, Tier1, Tier2, Tier2Place, Upstream, UpstreamInstances, Watermarks,
 };
 use super::fault::{Fault, Faults, Origin};
 use super::field::Effective;
 use super::leaf::Percent;
-use super::settings::{Settings, Tier1Settings, Tier2Settings};
+use super::settings::{LimitsSettings, Settings, Tier1Settings, Tier2Settings};
+use super::show;
 use super::size::ByteSize;
-use super::yaml;
 
 /// Below this the watermarks are too close together for any real blob.
 const TIER1_SIZE_MIN: ByteSize = ByteSize(1024 * 1024);
@@ -30,7 +30,7 @@ const BATCH_SIZE_MAX: ByteSize = ByteSize((4 * 1024 - 256) * 1024);
 pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Faults) -> Option<Config> {
     let mut checks = Checks { effective, faults };
     checks.addresses(&settings);
-    checks.limits(&settings);
+    let limits = checks.limits(&settings.limits);
     checks.directories(&settings);
     let watermarks = checks.watermarks(&settings.tier1);
     let max_blob_size = checks.max_blob_size(&settings.tier1);
@@ -51,7 +51,7 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
         tier2,
         share_groups,
         upload: settings.upload,
-        limits: settings.limits,
+        limits,
         shutdown: settings.shutdown,
         readiness: settings.readiness,
         log: settings.log,
@@ -64,8 +64,8 @@ struct Checks<'a> {
 }
 
 impl Checks<'_> {
-    /// Adds a fault at the first of `paths` unless `holds`. Nothing is said where one of them was already found faulty: its
-    /// default stands in for it then. The place is that of the first that somebody wrote.
+    /// Adds a fault unless `holds`, at the first of `paths` that somebody wrote. Nothing is said where one of them was already
+    /// found faulty: its default stands in for it then.
     fn require(
         &mut self,
         holds: bool,
@@ -76,15 +76,15 @@ impl Checks<'_> {
         if holds || paths.iter().any(|path| self.faults.has(path)) {
             return;
         }
-        let origins = paths
+        let mut leaves = paths
             .iter()
             .filter_map(|path| self.effective.iter().find(|leaf| leaf.path == *path));
-        let written = origins
-            .map(|leaf| &leaf.origin)
-            .find(|origin| **origin != Origin::Default);
-        let origin = written.cloned().unwrap_or(Origin::Default);
+        let written = leaves.find(|leaf| leaf.origin != Origin::Default);
+        let (path, origin) = written.map_or((paths[0], Origin::Default), |leaf| {
+            (leaf.path, leaf.origin.clone())
+        });
         self.faults
-            .add(Fault::new(origin, problem).path(paths[0]).accepted(accepted));
+            .add(Fault::new(origin, problem).path(path).accepted(accepted));
     }
 
     fn addresses(&mut self, settings: &Settings) {
@@ -96,7 +96,7 @@ impl Checks<'_> {
                 address.ip().is_loopback() || settings.insecure_listen,
                 &[path, "insecure_listen"],
                 format!(
-                    "{address} can be reached from other machines, and nobody who connects is authenticated"
+                    "`{path}` ({address}) can be reached from other machines, and nobody who connects is authenticated"
                 ),
                 "a loopback address, or `insecure_listen: true` as an explicit yes",
             );
@@ -105,19 +105,24 @@ impl Checks<'_> {
         self.require(
             !same,
             &["http_addr", "listen_addr"],
-            format!("{} is also `listen_addr`", settings.http_addr),
-            "an address of its own",
+            format!("`http_addr` and `listen_addr` are both {}", settings.http_addr),
+            "an address for each",
         );
     }
 
-    fn limits(&mut self, settings: &Settings) {
-        let size = settings.limits.max_batch_size;
+    fn limits(&mut self, limits: &LimitsSettings) -> Limits {
+        let size = limits.max_batch_size;
         self.require(
             (BATCH_SIZE_MIN..=BATCH_SIZE_MAX).contains(&size),
             &["limits.max_batch_size"],
             format!("found {size}"),
             format!("a size from {BATCH_SIZE_MIN} to {BATCH_SIZE_MAX}"),
         );
+        Limits {
+            max_batch_size: size,
+            max_streams: limits.max_streams.get(),
+            max_blob_size: Some(limits.max_blob_size).filter(|size| size.bytes() > 0),
+        }
     }
 
     fn directories(&mut self, settings: &Settings) {
@@ -126,8 +131,8 @@ impl Checks<'_> {
         self.require(
             apart,
             &["tier1.dir", "tier2.dir", "tier2.url"],
-            "is `tier2.dir`, or one is inside the other",
-            "two directories apart: Tier 1 deletes what it does not know",
+            "`tier1.dir` and `tier2.dir` are the same, or one is inside the other",
+            "two directories, neither inside the other",
         );
     }
 
@@ -144,10 +149,10 @@ impl Checks<'_> {
             tier1.low_watermark <= tier1.high_watermark,
             &["tier1.low_watermark", "tier1.high_watermark"],
             format!(
-                "{} is above `tier1.high_watermark`, which is {}",
+                "`tier1.low_watermark` ({}) is above `tier1.high_watermark` ({})",
                 tier1.low_watermark, tier1.high_watermark
             ),
-            "a percentage not above `tier1.high_watermark`",
+            "a low watermark not above the high one",
         );
         watermarks
     }
@@ -161,10 +166,10 @@ impl Checks<'_> {
             size <= half,
             &["tier1.max_blob_size", "tier1.max_size"],
             format!(
-                "{size} is more than half of `tier1.max_size`, which is {}",
+                "`tier1.max_blob_size` ({size}) is more than half of `tier1.max_size` ({})",
                 tier1.max_size
             ),
-            format!("a size of at most {half}"),
+            "a `tier1.max_blob_size` of at most half, or none",
         );
         size
     }
@@ -244,7 +249,7 @@ impl Checks<'_> {
         self.require(
             !remote || tier2.dir == default_dir,
             &["tier2.dir", "tier2.url"],
-            "is the embedded Tier 2's, and `tier2.url` names a remote one",
+            "`tier2.dir` is for the embedded Tier 2, and `tier2.url` names a remote one",
             "one of the two",
         );
     }
@@ -260,11 +265,11 @@ impl Checks<'_> {
                 &["instances", "tier2.instance", "tier2.instances", "tier2.url"],
                 format!(
                     "group {}: {} and {} are different instances in Tier 2 ({} and {})",
-                    yaml::quoted(group),
-                    yaml::quoted(other),
-                    yaml::quoted(member),
-                    yaml::quoted(other_name),
-                    yaml::quoted(name),
+                    show::quoted(group),
+                    show::quoted(other),
+                    show::quoted(member),
+                    show::quoted(other_name),
+                    show::quoted(name),
                 ),
                 "groups whose members `tier2.instance` or `tier2.instances` map to one name",
             );

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::instance::{Instance, ShareGroup};
-use super::leaf::{Tier1Write, WhenDown};
-use super::settings::{Limits, Log, Readiness, Shutdown, Upload};
+use super::settings::{Log, Readiness, Shutdown, Upload};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
+use super::words::{Tier1Write, WhenDown};
 
 /// Everything that can be configured. Only [`super::load`] makes one, so its fields agree with each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,4 +134,15 @@ impl ShareGroups {
             .iter()
             .map(|(instance, group)| (group.0.as_str(), instance.as_str()))
     }
+}
+
+/// What clients may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Announced as `max_batch_total_size_bytes`.
+    pub max_batch_size: ByteSize,
+    /// Calls that one client connection may have open; at least 1.
+    pub max_streams: u32,
+    /// Larger blobs are refused. `None` sets no limit.
+    pub max_blob_size: Option<ByteSize>,
 }

@@ -4,7 +4,7 @@ use figment::value::Value;
 
 use super::field::{Leaf, Unfit};
 use super::leaf::{plain_text, unfit};
-use super::yaml;
+use super::show;
 
 /// Words that REAPI's resource names put behind an instance name, so that none of its segments may be one (INST-02).
 const RESERVED_SEGMENTS: [&str; 7] = [
@@ -36,8 +36,7 @@ impl std::borrow::Borrow<str> for Instance {
 
 impl Leaf for Instance {
     fn form() -> String {
-        "an instance name such as `main` or `team/a` (quoted where YAML would read a number; empty as `\"\"`; no empty \
-         segment and none that REAPI reserves, such as `blobs`)"
+        "an instance name such as `main` or `team/a` (a number in quotes; no empty or reserved segments)"
             .to_owned()
     }
 
@@ -50,7 +49,7 @@ impl Leaf for Instance {
     }
 
     fn render(&self) -> String {
-        yaml::escaped(&self.0)
+        show::escaped(&self.0)
     }
 }
 
@@ -60,7 +59,7 @@ pub(crate) struct ShareGroup(pub(crate) String);
 
 impl Leaf for ShareGroup {
     fn form() -> String {
-        "a group's name, not empty".to_owned()
+        "a group's name (a number in quotes)".to_owned()
     }
 
     fn parse(value: &Value) -> Result<Self, Unfit> {
@@ -71,7 +70,7 @@ impl Leaf for ShareGroup {
     }
 
     fn render(&self) -> String {
-        yaml::escaped(&self.0)
+        show::escaped(&self.0)
     }
 }
 

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use figment::value::Value;
 
 use super::field::{Leaf, Unfit};
-use super::yaml;
+use super::show;
 
 /// Refuses a value.
 pub(crate) fn unfit<T>(value: &Value) -> Result<T, Unfit> {
     Err(Unfit {
-        found: yaml::describe(value),
+        found: show::describe(value),
     })
 }
 
@@ -51,11 +51,10 @@ impl Leaf for bool {
 
 /// A whole number with limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounded<const LEAST: u32, const MOST: u32>(u32);
+pub(crate) struct Bounded<const LEAST: u32, const MOST: u32>(u32);
 
 impl<const LEAST: u32, const MOST: u32> Bounded<LEAST, MOST> {
-    #[must_use]
-    pub fn get(self) -> u32 {
+    pub(crate) fn get(self) -> u32 {
         self.0
     }
 }
@@ -79,11 +78,10 @@ impl<const LEAST: u32, const MOST: u32> Leaf for Bounded<LEAST, MOST> {
 
 /// A part of a whole, from 1 % to 100 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Percent(u8);
+pub(crate) struct Percent(u8);
 
 impl Percent {
-    #[must_use]
-    pub fn of(self, whole: u64) -> u64 {
+    pub(crate) fn of(self, whole: u64) -> u64 {
         let part = u128::from(whole) * u128::from(self.0) / 100;
         u64::try_from(part).expect("a part is not more than the whole")
     }
@@ -128,7 +126,7 @@ impl Leaf for SocketAddr {
     }
 
     fn render(&self) -> String {
-        yaml::scalar(&self.to_string())
+        show::scalar(&self.to_string())
     }
 }
 
@@ -145,7 +143,7 @@ impl Leaf for PathBuf {
     }
 
     fn render(&self) -> String {
-        yaml::scalar(&self.to_string_lossy())
+        show::scalar(&self.to_string_lossy())
     }
 }
 
@@ -178,7 +176,7 @@ impl<K: Leaf + Ord, V: Leaf> Leaf for BTreeMap<K, V> {
 
     fn form() -> String {
         format!(
-            "a map such as `{{a: b, c: d}}`; left of each colon {}, right of it {}",
+            "a map such as `{{a: b, c: d}}` from {} to {}",
             K::form(),
             V::form()
         )
@@ -193,7 +191,7 @@ impl<K: Leaf + Ord, V: Leaf> Leaf for BTreeMap<K, V> {
             };
         };
         let inside = |key: &str, unfit: Unfit| Unfit {
-            found: format!("{} under {}", unfit.found, yaml::quoted(key)),
+            found: format!("{} under {}", unfit.found, show::quoted(key)),
         };
         dict.iter()
             .map(|(key, value)| {
@@ -212,97 +210,4 @@ impl<K: Leaf + Ord, V: Leaf> Leaf for BTreeMap<K, V> {
             .collect();
         format!("{{{}}}", entries.join(", "))
     }
-}
-
-/// An enum that is written as one of a few words.
-pub(crate) trait Words: Copy + PartialEq + 'static {
-    const WORDS: &'static [(&'static str, Self)];
-
-    fn word(self) -> &'static str {
-        let pair = Self::WORDS.iter().find(|(_, value)| *value == self);
-        pair.expect("each variant has a word").0
-    }
-}
-
-impl<T: Words> Leaf for T {
-    fn form() -> String {
-        let words: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("`{word}`")).collect();
-        words.join(" or ")
-    }
-
-    fn parse(value: &Value) -> Result<Self, Unfit> {
-        match T::WORDS.iter().find(|(word, _)| value.as_str() == Some(word)) {
-            Some((_, chosen)) => Ok(*chosen),
-            None => unfit(value),
-        }
-    }
-
-    fn render(&self) -> String {
-        self.word().to_owned()
-    }
-}
-
-/// When an acknowledged write reaches Tier 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier1Write {
-    /// Before the client's answer.
-    Sync,
-    /// Behind it.
-    Async,
-}
-
-impl Words for Tier1Write {
-    const WORDS: &'static [(&'static str, Self)] = &[("sync", Self::Sync), ("async", Self::Async)];
-}
-
-/// What the node answers while Tier 2 is known to be down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenDown {
-    /// Calls fail with UNAVAILABLE.
-    Fail,
-}
-
-impl Words for WhenDown {
-    const WORDS: &'static [(&'static str, Self)] = &[("fail", Self::Fail)];
-}
-
-/// The least important event that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl Words for LogLevel {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
-}
-
-impl LogLevel {
-    /// The word that stands for it, which is also a filter directive of `tracing`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.word()
-    }
-}
-
-/// How a log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object per line.
-    Json,
-    /// For people.
-    Text,
-}
-
-impl Words for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
 }

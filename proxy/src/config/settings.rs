@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::field::{Defaults, Leaves};
 use super::instance::{Instance, ShareGroup};
-use super::leaf::{Bounded, LogFormat, LogLevel, Percent, Tier1Write, WhenDown};
+use super::leaf::{Bounded, Percent};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
+use super::words::{LogFormat, LogLevel, Tier1Write, WhenDown};
 
 /// All fields, each well formed by itself, not yet checked against each other.
 #[derive(Debug, PartialEq)]
@@ -21,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) tier2: Tier2Settings,
     pub(crate) instances: BTreeMap<Instance, ShareGroup>,
     pub(crate) upload: Upload,
-    pub(crate) limits: Limits,
+    pub(crate) limits: LimitsSettings,
     pub(crate) shutdown: Shutdown,
     pub(crate) readiness: Readiness,
     pub(crate) log: Log,
@@ -59,15 +60,11 @@ pub struct Upload {
     pub resume_window: Duration,
 }
 
-/// What clients may ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Announced as `max_batch_total_size_bytes`.
-    pub max_batch_size: ByteSize,
-    /// Calls that one client connection may have open.
-    pub max_streams: Bounded<1, 100_000>,
-    /// Blobs above this size are refused; 0 sets no limit.
-    pub max_blob_size: ByteSize,
+#[derive(Debug, PartialEq)]
+pub(crate) struct LimitsSettings {
+    pub(crate) max_batch_size: ByteSize,
+    pub(crate) max_streams: Bounded<1, 100_000>,
+    pub(crate) max_blob_size: ByteSize,
 }
 
 /// How the node stops.
@@ -105,7 +102,7 @@ impl Settings {
             http_addr: leaves.leaf("http_addr", "127.0.0.1:8981", "Where metrics and health are served (HTTP)."),
             insecure_listen: leaves.leaf("insecure_listen", "false", "Allows addresses other than loopback, though nobody who connects is authenticated."),
             tier1: Tier1Settings {
-                dir: leaves.leaf("tier1.dir", "gorego-data/tier1", "Tier 1's directory. Its contents may be deleted while the node is stopped; nothing is lost."),
+                dir: leaves.leaf("tier1.dir", "gorego-data/tier1", "Tier 1's directory. Its contents may be deleted while the node is stopped; nothing is lost. The default is for trying out; a service has a place of its own, such as `/var/lib/gorego/tier1`."),
                 max_size: leaves.leaf("tier1.max_size", "10GiB", "Room that Tier 1 may take on disk; at least 1MiB."),
                 high_watermark: leaves.leaf("tier1.high_watermark", "95%", "Part of `tier1.max_size` at which eviction starts."),
                 low_watermark: leaves.leaf("tier1.low_watermark", "90%", "Part of `tier1.max_size` at which eviction stops."),
@@ -129,7 +126,7 @@ impl Settings {
             upload: Upload {
                 resume_window: leaves.leaf("upload.resume_window", "60s", "How long the bytes of a broken upload are kept for its client to go on; `0s` keeps none."),
             },
-            limits: Limits {
+            limits: LimitsSettings {
                 max_batch_size: leaves.leaf("limits.max_batch_size", "3584KiB", "Bytes of blobs in one batch call, as announced to clients; from 64KiB to 3840KiB."),
                 max_streams: leaves.leaf("limits.max_streams", "1000", "Calls that one client connection may have open at a time."),
                 max_blob_size: leaves.leaf("limits.max_blob_size", "0", "Blobs above this size are refused; `0` sets no limit."),

@@ -7,7 +7,7 @@ use figment::value::Value;
 
 use super::field::{Leaf, Unfit};
 use super::leaf::unfit;
-use super::yaml;
+use super::show;
 
 /// The longest name that DNS can hold.
 const HOST_BYTES_MAX: usize = 253;
@@ -100,7 +100,7 @@ impl Leaf for UpstreamUrl {
     }
 
     fn render(&self) -> String {
-        yaml::scalar(&self.to_string())
+        show::scalar(&self.to_string())
     }
 }
 

@@ -1,17 +1,13 @@
-//! The little of YAML that a configuration needs: a tree that keeps repeated keys, places in the text, and quoting.
+//! YAML as a tree that keeps what a map type would hide.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use figment::value::{Dict, Empty, Value};
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::fault::Position;
-
-/// Characters of a found value that an error shows; enough to recognise it.
-pub(crate) const SHOWN_CHARS_MAX: usize = 120;
+use super::show::{number_text, quoted};
 
 /// A YAML text as a tree. Unlike a map type it keeps entries in order, and repeated keys too, so that each can be told.
 #[derive(Debug)]
@@ -72,34 +68,15 @@ impl Node {
         }
     }
 
-    pub(crate) fn describe(&self) -> String {
-        describe(&self.to_value())
+    /// What it is, without what it says: that may be nobody's business.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Scalar(Value::Empty(..)) => "nothing",
+            Self::Scalar(_) => "a single value",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
     }
-}
-
-/// What stands in a value, for "found …".
-pub(crate) fn describe(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => quoted(text),
-        Value::Char(_, c) => quoted(&c.to_string()),
-        Value::Bool(_, yes) => yes.to_string(),
-        Value::Num(_, number) => format!(
-            "the number {}",
-            number_text(value).unwrap_or_else(|| format!("{number:?}"))
-        ),
-        Value::Empty(..) => "nothing".to_owned(),
-        Value::Dict(..) => "a map".to_owned(),
-        Value::Array(..) => "a list".to_owned(),
-    }
-}
-
-/// A number in digits.
-pub(crate) fn number_text(value: &Value) -> Option<String> {
-    let unsigned = value.to_u128().map(|number| number.to_string());
-    let signed = || value.to_i128().map(|number| number.to_string());
-    unsigned
-        .or_else(signed)
-        .or_else(|| value.to_f64().map(|number| number.to_string()))
 }
 
 /// A YAML text that must be well formed and without repeated keys, as one value. The error is one line.
@@ -126,43 +103,6 @@ pub(crate) fn message(error: &serde_yaml::Error) -> String {
         None => text,
     };
     text.replace(|c: char| c.is_control(), " ")
-}
-
-/// Text as a YAML scalar on one line: bare if it is read back as the same text, else in quotes.
-pub(crate) fn scalar(text: &str) -> String {
-    let harmless = text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "./_:-[]".contains(c))
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric() || "/.".contains(c));
-    let same = || matches!(Node::parse(text), Ok(Node::Scalar(Value::String(_, read))) if read == text);
-    if harmless && same() {
-        text.to_owned()
-    } else {
-        escaped(text)
-    }
-}
-
-/// Text in double quotes, shortened for an error message.
-pub(crate) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", escaped(&text[..end])),
-        None => escaped(text),
-    }
-}
-
-/// Text in YAML's double quotes. Whatever is not plainly printable is written by number.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric() => quoted.push(c),
-            c => quoted.push_str(&format!("\\U{:08X}", u32::from(c))),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -233,135 +173,14 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Which half of a map's entry to find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
-    Key,
-    Value,
-}
-
-/// Where something stands in `text`, which was parsed before. `place` leads there: an index per map or list.
-///
-/// serde_yaml tells places only in errors, so the text is walked again and an error raised on arrival.
-pub(crate) fn locate(text: &str, place: &[usize], what: What) -> Option<Position> {
-    let seek = Seek { place, what };
-    let error = seek.deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
-    position(&error)
-}
-
-struct Seek<'p> {
-    place: &'p [usize],
-    what: What,
-}
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.place {
-            [] => deserializer.deserialize_any(Arrived),
-            _ => deserializer.deserialize_any(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map or a list")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let (index, rest) = self
-            .place
-            .split_first()
-            .ok_or_else(|| A::Error::custom("arrived"))?;
-        for _ in 0..*index {
-            entries.next_entry::<IgnoredAny, IgnoredAny>()?;
-        }
-        if rest.is_empty() && self.what == What::Key {
-            entries.next_key_seed(Seek {
-                place: &[],
-                what: self.what,
-            })?;
-        } else {
-            entries.next_key::<IgnoredAny>()?;
-        }
-        entries.next_value_seed(Seek {
-            place: rest,
-            what: self.what,
-        })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let (index, rest) = self
-            .place
-            .split_first()
-            .ok_or_else(|| A::Error::custom("arrived"))?;
-        for _ in 0..*index {
-            items.next_element::<IgnoredAny>()?;
-        }
-        items.next_element_seed(Seek {
-            place: rest,
-            what: self.what,
-        })?;
-        Ok(())
-    }
-}
-
-/// Refuses whatever comes: a visitor's visits are errors unless written out.
-struct Arrived;
-
-impl Visitor<'_> for Arrived {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nothing")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check_place(text: &str, place: &[usize], what: What, line: usize, column: usize) {
-        assert_eq!(locate(text, place, what), Some(Position { line, column }));
-    }
-
-    #[test]
-    fn keys_values_and_items_are_found_where_they_stand() {
-        let text = "a: 1\nb:\n  \"c\": [x, y]\n  d: {e: 2}\n";
-        check_place(text, &[0], What::Key, 1, 1);
-        check_place(text, &[0], What::Value, 1, 4);
-        check_place(text, &[1, 0], What::Key, 3, 3);
-        check_place(text, &[1, 0, 1], What::Value, 3, 12);
-        check_place(text, &[1, 1, 0], What::Value, 4, 10);
-        check_place(text, &[1], What::Value, 3, 3);
-    }
 
     #[test]
     fn a_repeated_key_is_found_at_its_second_place() {
         let node = Node::parse("{a: 1, b: {c: 1, c: 2}}").unwrap();
         let twice = node.repeated_key(&[]).unwrap();
         assert_eq!((twice.key.as_str(), twice.place), ("c", vec![1, 1]));
-    }
-
-    #[test]
-    fn text_is_quoted_unless_it_is_read_back_as_itself() {
-        for (text, written) in [
-            ("10GiB", "10GiB"),
-            ("127.0.0.1:8980", "127.0.0.1:8980"),
-            ("true", "\"true\""),
-            ("12", "\"12\""),
-            ("", "\"\""),
-            ("a: b", "\"a: b\""),
-            ("a\u{2028}\"", "\"a\\U00002028\\\"\""),
-            ("[::1]:80", "\"[::1]:80\""),
-            ("-", "\"-\""),
-        ] {
-            assert_eq!(scalar(text), written);
-        }
     }
 }

@@ -1,0 +1,102 @@
+//! Fields that are written as one of a few words.
+
+use figment::value::Value;
+
+use super::field::{Leaf, Unfit};
+use super::leaf::unfit;
+
+/// An enum that is written as one of a few words.
+pub(crate) trait Words: Copy + PartialEq + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+
+    fn word(self) -> &'static str {
+        let pair = Self::WORDS.iter().find(|(_, value)| *value == self);
+        pair.expect("each variant has a word").0
+    }
+}
+
+impl<T: Words> Leaf for T {
+    fn form() -> String {
+        let words: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("`{word}`")).collect();
+        match words.as_slice() {
+            [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            _ => words.concat(),
+        }
+    }
+
+    fn parse(value: &Value) -> Result<Self, Unfit> {
+        match T::WORDS.iter().find(|(word, _)| value.as_str() == Some(word)) {
+            Some((_, chosen)) => Ok(*chosen),
+            None => unfit(value),
+        }
+    }
+
+    fn render(&self) -> String {
+        self.word().to_owned()
+    }
+}
+
+/// When an acknowledged write reaches Tier 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier1Write {
+    /// Before the client's answer.
+    Sync,
+    /// Behind it.
+    Async,
+}
+
+impl Words for Tier1Write {
+    const WORDS: &'static [(&'static str, Self)] = &[("sync", Self::Sync), ("async", Self::Async)];
+}
+
+/// What the node answers while Tier 2 is known to be down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenDown {
+    /// Calls fail with UNAVAILABLE.
+    Fail,
+}
+
+impl Words for WhenDown {
+    const WORDS: &'static [(&'static str, Self)] = &[("fail", Self::Fail)];
+}
+
+/// The least important event that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Words for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+impl LogLevel {
+    /// The word that stands for it, which is also a filter directive of `tracing`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.word()
+    }
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Words for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
+}
