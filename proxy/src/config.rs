@@ -1,8 +1,8 @@
 //! Configuration: defaults, then a YAML file, then the environment, then flags. Parsed once, all faults reported together.
 //!
-//! [`Settings::read`](settings::Settings::read) is the schema: one line per field with its path, default and help. The table of
+//! `Settings::read` is the schema: one line per field with its path, default and help. The table of
 //! fields, the environment names, the reader and the documentation all come from it, so none can forget a field.
-//! [`Settings`](settings::Settings) (as written) becomes [`Config`] (as checked), and only [`Config`] travels.
+//! `Settings` (as written) becomes [`Config`] (as checked), and only [`Config`] travels.
 
 mod check;
 mod checked;
@@ -10,7 +10,7 @@ mod duration;
 mod fault;
 mod field;
 mod file;
-mod instance;
+mod instances;
 mod kubernetes;
 mod layer;
 mod leaf;
@@ -33,18 +33,16 @@ use self::field::{Effective, Reader};
 use self::layer::Layer;
 use self::settings::Settings;
 
-pub use self::checked::{
-    Config, ShareGroups, Tier1, Tier2, Tier2Place, Upstream, UpstreamInstances, Watermarks,
-};
+pub use self::checked::{Config, Limits, Tier1, Tier2, Tier2Place, Upstream, Watermarks};
 pub use self::fault::{ConfigErrors, Fault, Origin, Position};
 pub use self::field::{Field, fields};
-pub use self::instance::Instance;
+pub use self::instances::{ShareGroups, UpstreamInstances};
 pub use self::print::fields_as_markdown;
 pub use self::secret::Secret;
 pub use self::settings::{Log, Readiness, Shutdown, Upload};
 pub use self::size::ByteSize;
 pub use self::url::UpstreamUrl;
-pub use self::words::{LogFormat, LogLevel, Tier1Write, WhenDown};
+pub use self::words::{Tier1Write, WhenDown};
 
 /// A configuration without faults, and where each of its values came from.
 #[derive(Debug)]

@@ -1,18 +1,17 @@
 //! From [`Settings`] to [`Config`]: what no field can know by itself.
 
-use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::checked::{
-    Config, Limits, ShareGroups, Tier1, Tier2, Tier2Place, Upstream, UpstreamInstances, Watermarks,
-};
+use super::checked::{Config, Limits, Tier1, Tier2, Tier2Place, Upstream, Watermarks};
 use super::fault::{Fault, Faults, Origin};
 use super::field::Effective;
+use super::instances::{ShareGroups, SplitGroup, UpstreamInstances};
 use super::leaf::Percent;
 use super::settings::{LimitsSettings, Settings, Tier1Settings, Tier2Settings};
 use super::show;
 use super::size::ByteSize;
+use crate::call::InstanceName;
 
 /// Below this the watermarks are too close together for any real blob.
 const TIER1_SIZE_MIN: ByteSize = ByteSize(1024 * 1024);
@@ -48,7 +47,7 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
             write: settings.tier1.write,
             max_blob_size,
         },
-        tier2,
+        tier2: tier2?,
         share_groups,
         upload: settings.upload,
         limits,
@@ -174,7 +173,7 @@ impl Checks<'_> {
         size
     }
 
-    fn tier2(&mut self, tier2: Tier2Settings, groups: &ShareGroups) -> Tier2 {
+    fn tier2(&mut self, tier2: Tier2Settings, groups: &ShareGroups) -> Option<Tier2> {
         for (path, timeout) in [
             ("tier2.connect_timeout", tier2.connect_timeout),
             ("tier2.first_byte_timeout", tier2.first_byte_timeout),
@@ -199,11 +198,8 @@ impl Checks<'_> {
         let place = match url {
             None => Tier2Place::Embedded { dir },
             Some(url) => {
-                let instances = UpstreamInstances {
-                    for_all: tier2.instance,
-                    by_client: tier2.instances,
-                };
-                self.groups_reach_one_instance(groups, &instances);
+                let instances = UpstreamInstances::new(tier2.instance, &tier2.instances, groups);
+                let instances = instances.map_err(|split| self.split_group(&split)).ok()?;
                 Tier2Place::Remote(Upstream {
                     url,
                     ca_file: tier2.ca_file,
@@ -215,11 +211,11 @@ impl Checks<'_> {
                 })
             }
         };
-        Tier2 {
+        Some(Tier2 {
             place,
             when_down,
             commit_timeout,
-        }
+        })
     }
 
     /// Fields that would silently do nothing with the Tier 2 that is configured.
@@ -254,26 +250,24 @@ impl Checks<'_> {
         );
     }
 
-    /// What is learnt from Tier 2 for one member is believed for all (R1), so all must have been asked for the same.
-    fn groups_reach_one_instance(&mut self, groups: &ShareGroups, upstream: &UpstreamInstances) {
-        let mut first: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
-        for (group, member) in groups.members() {
-            let name = upstream.upstream_of(member);
-            let (other, other_name) = *first.entry(group).or_insert((member, name));
-            self.require(
-                name == other_name,
-                &["instances", "tier2.instance", "tier2.instances", "tier2.url"],
-                format!(
-                    "group {}: {} and {} are different instances in Tier 2 ({} and {})",
-                    show::quoted(group),
-                    show::quoted(other),
-                    show::quoted(member),
-                    show::quoted(other_name),
-                    show::quoted(name),
-                ),
-                "groups whose members `tier2.instance` or `tier2.instances` map to one name",
-            );
-        }
+    fn split_group(&mut self, split: &SplitGroup) {
+        let quoted = |names: &[InstanceName; 2]| {
+            names
+                .each_ref()
+                .map(|name| show::quoted(name.as_str()))
+                .join(" and ")
+        };
+        self.require(
+            false,
+            &["instances", "tier2.instance", "tier2.instances", "tier2.url"],
+            format!(
+                "{} of group {} are different instances in Tier 2, {}",
+                quoted(&split.members),
+                show::quoted(split.group.as_str()),
+                quoted(&split.upstream),
+            ),
+            "groups whose members `tier2.instance` or `tier2.instances` map to one name",
+        );
     }
 }
 

@@ -1,11 +1,10 @@
 //! The configuration as checked: what the rest of the program is given.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::instance::{Instance, ShareGroup};
+use super::instances::{ShareGroups, UpstreamInstances};
 use super::settings::{Log, Readiness, Shutdown, Upload};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
@@ -95,45 +94,6 @@ pub struct Upstream {
     pub first_byte_timeout: Duration,
     pub stall_timeout: Duration,
     pub instances: UpstreamInstances,
-}
-
-/// Which instance name Tier 2 is asked under. Members of a share group all have the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UpstreamInstances {
-    pub(crate) for_all: Option<Instance>,
-    pub(crate) by_client: BTreeMap<Instance, Instance>,
-}
-
-impl UpstreamInstances {
-    /// The name to send for a client that said `client`: the one given for it, else the one given for all, else its own.
-    #[must_use]
-    pub fn upstream_of<'a>(&'a self, client: &'a str) -> &'a str {
-        self.by_client
-            .get(client)
-            .or(self.for_all.as_ref())
-            .map_or(client, Instance::as_str)
-    }
-}
-
-/// Which instances share what the node holds. A group's name may equal an instance's; the two are different scopes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ShareGroups {
-    pub(crate) by_instance: BTreeMap<Instance, ShareGroup>,
-}
-
-impl ShareGroups {
-    /// The group of a client's instance; `None` if it shares with no other.
-    #[must_use]
-    pub fn group_of(&self, instance: &str) -> Option<&str> {
-        self.by_instance.get(instance).map(|group| group.0.as_str())
-    }
-
-    /// Groups with each of their instances.
-    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.by_instance
-            .iter()
-            .map(|(instance, group)| (group.0.as_str(), instance.as_str()))
-    }
 }
 
 /// What clients may ask for.

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::{Defaults, Leaves};
-use super::instance::{Instance, ShareGroup};
+use super::instances::ShareGroup;
 use super::leaf::{Bounded, Percent};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
-use super::words::{LogFormat, LogLevel, Tier1Write, WhenDown};
+use super::words::{Tier1Write, WhenDown};
+use crate::call::InstanceName;
+use crate::logs;
 
 /// All fields, each well formed by itself, not yet checked against each other.
 #[derive(Debug, PartialEq)]
@@ -20,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) insecure_listen: bool,
     pub(crate) tier1: Tier1Settings,
     pub(crate) tier2: Tier2Settings,
-    pub(crate) instances: BTreeMap<Instance, ShareGroup>,
+    pub(crate) instances: BTreeMap<InstanceName, ShareGroup>,
     pub(crate) upload: Upload,
     pub(crate) limits: LimitsSettings,
     pub(crate) shutdown: Shutdown,
@@ -42,8 +44,8 @@ pub(crate) struct Tier1Settings {
 pub(crate) struct Tier2Settings {
     pub(crate) url: Option<UpstreamUrl>,
     pub(crate) dir: PathBuf,
-    pub(crate) instance: Option<Instance>,
-    pub(crate) instances: BTreeMap<Instance, Instance>,
+    pub(crate) instance: Option<InstanceName>,
+    pub(crate) instances: BTreeMap<InstanceName, InstanceName>,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) connections: Bounded<1, 64>,
     pub(crate) connect_timeout: Duration,
@@ -84,8 +86,8 @@ pub struct Readiness {
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    pub level: LogLevel,
-    pub format: LogFormat,
+    pub level: tracing::Level,
+    pub format: logs::Format,
 }
 
 impl Settings {

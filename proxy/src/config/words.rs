@@ -4,6 +4,7 @@ use figment::value::Value;
 
 use super::field::{Leaf, Unfit};
 use super::leaf::unfit;
+use crate::logs;
 
 /// An enum that is written as one of a few words.
 pub(crate) trait Words: Copy + PartialEq + 'static {
@@ -60,43 +61,16 @@ impl Words for WhenDown {
     const WORDS: &'static [(&'static str, Self)] = &[("fail", Self::Fail)];
 }
 
-/// The least important event that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl Words for LogLevel {
+impl Words for tracing::Level {
     const WORDS: &'static [(&'static str, Self)] = &[
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
+        ("error", Self::ERROR),
+        ("warn", Self::WARN),
+        ("info", Self::INFO),
+        ("debug", Self::DEBUG),
+        ("trace", Self::TRACE),
     ];
 }
 
-impl LogLevel {
-    /// The word that stands for it, which is also a filter directive of `tracing`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.word()
-    }
-}
-
-/// How a log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object per line.
-    Json,
-    /// For people.
-    Text,
-}
-
-impl Words for LogFormat {
+impl Words for logs::Format {
     const WORDS: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
 }
