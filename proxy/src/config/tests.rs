@@ -419,7 +419,30 @@ fn a_secret_is_shown_nowhere() {
 
 #[test]
 fn the_table_of_fields_is_what_the_documentation_shows() {
-    assert_snapshot!("fields", fields_as_markdown());
+    let table = fields_as_markdown();
+    assert!(
+        papers("docs/configuration.md").ends_with(&table),
+        "docs/configuration.md must end with\n{table}"
+    );
+}
+
+#[test]
+fn the_example_in_the_readme_is_accepted() {
+    let readme = papers("README.md");
+    let examples: Vec<_> = readme
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once("```")?.0))
+        .collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        from_file(example).unwrap_or_else(|errors| panic!("{errors}\n{example}"));
+    }
+}
+
+/// A file for people, by its path in the repository.
+fn papers(path: &str) -> String {
+    fs_err::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
 }
 
 /// A text that each field accepts, drawn at random; contradictions between fields are left to the check.
