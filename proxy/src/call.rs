@@ -87,7 +87,7 @@ pub enum InstanceNameError {
     /// A character that would break logs and paths.
     #[error("an instance name cannot have control characters")]
     Control,
-    /// More than [`INSTANCE_NAME_BYTES_MAX`] bytes.
+    /// More bytes than a name may have.
     #[error("an instance name cannot have more than {INSTANCE_NAME_BYTES_MAX} bytes")]
     TooLong,
 }

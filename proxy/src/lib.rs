@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod digest;
 pub mod http_admin;
+pub mod life;
 pub mod logs;
 pub mod metrics;
 pub mod readiness;
