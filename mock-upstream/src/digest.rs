@@ -1,0 +1,181 @@
+//! Names of blobs: SHA-256 and length. The mock offers no other digest function.
+
+use std::fmt;
+
+use proto::reapi;
+use proto::reapi::digest_function::Value as Function;
+use sha2::{Digest as _, Sha256};
+
+const HASH_BYTES: usize = 32;
+
+/// Names a blob by its SHA-256 and its length. Well formed by construction, but not by proof: only
+/// [`Digest::fits`] tells whether some bytes are the ones it names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest {
+    hash: [u8; HASH_BYTES],
+    size_bytes: u64,
+}
+
+/// Why a digest on the wire is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DigestError {
+    #[error("a digest is missing")]
+    Absent,
+    #[error("hash {0:?} is not 64 lower-case hexadecimal digits (only SHA256 is offered)")]
+    Hash(String),
+    #[error("size {0} is negative")]
+    NegativeSize(i64),
+    #[error("size {0} does not go with that hash: one is the empty blob's, the other is not")]
+    HalfEmpty(u64),
+    #[error("digest function {0} is not offered, only SHA256 is")]
+    Function(i32),
+}
+
+impl Digest {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest {
+            hash: Sha256::digest(bytes).into(),
+            size_bytes: bytes.len() as u64,
+        }
+    }
+
+    /// # Errors
+    /// If no bytes can have this digest.
+    pub fn parse(hash: &str, size_bytes: i64) -> Result<Digest, DigestError> {
+        let malformed = || DigestError::Hash(hash.chars().take(2 * HASH_BYTES + 1).collect());
+        // `hex` takes upper case too, which would give one blob two spellings.
+        if !hash.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(malformed());
+        }
+        let mut bytes = [0; HASH_BYTES];
+        hex::decode_to_slice(hash, &mut bytes).map_err(|_odd_length| malformed())?;
+        let size = u64::try_from(size_bytes).map_err(|_negative| DigestError::NegativeSize(size_bytes))?;
+        let digest = Digest {
+            hash: bytes,
+            size_bytes: size,
+        };
+        let empty = Digest::of(b"");
+        if (digest.hash == empty.hash) != (size == 0) {
+            return Err(DigestError::HalfEmpty(size));
+        }
+        Ok(digest)
+    }
+
+    /// # Errors
+    /// If it is absent, or no bytes can have it.
+    pub fn from_wire(digest: Option<&reapi::Digest>) -> Result<Digest, DigestError> {
+        let digest = digest.ok_or(DigestError::Absent)?;
+        Digest::parse(&digest.hash, digest.size_bytes)
+    }
+
+    /// The message that stands for it.
+    pub fn to_wire(&self) -> reapi::Digest {
+        reapi::Digest {
+            hash: self.hash_hex(),
+            size_bytes: i64::try_from(self.size_bytes).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Whether it names the empty blob, which every store has.
+    pub fn is_empty(&self) -> bool {
+        self.size_bytes == 0
+    }
+
+    /// Whether these bytes are the ones it names.
+    pub fn fits(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == self.size_bytes && *self == Digest::of(bytes)
+    }
+
+    /// Length of the blob.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// 64 lower-case digits.
+    pub fn hash_hex(&self) -> String {
+        hex::encode(self.hash)
+    }
+
+    /// Name for `ByteStream.Read`.
+    pub fn read_name(&self, instance: &str) -> String {
+        format!("{}blobs/{self}", prefix(instance))
+    }
+
+    /// Name for `ByteStream.Write` and `QueryWriteStatus`.
+    pub fn write_name(&self, instance: &str, uuid: &str) -> String {
+        format!("{}uploads/{uuid}/blobs/{self}", prefix(instance))
+    }
+}
+
+fn prefix(instance: &str) -> String {
+    match instance {
+        "" => String::new(),
+        name => format!("{name}/"),
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.hash_hex(), self.size_bytes)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Takes what a request says about its digest function: nothing, which leaves it to the length of the hash, or SHA256.
+pub(crate) fn check_function(function: i32) -> Result<(), DigestError> {
+    if function == Function::Unknown as i32 || function == Function::Sha256 as i32 {
+        Ok(())
+    } else {
+        Err(DigestError::Function(function))
+    }
+}
+
+impl From<DigestError> for tonic::Status {
+    fn from(error: DigestError) -> tonic::Status {
+        tonic::Status::invalid_argument(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn only_well_formed_digests_parse() {
+        let hash = |text: &str| Err(DigestError::Hash(text.into()));
+        let upper = ZEROS.replace('0', "A");
+        // DIG-01..04, DIG-06, DIG-07
+        check(ZEROS, 1, Ok(()));
+        check(EMPTY, 0, Ok(()));
+        check(&upper, 1, hash(&upper));
+        check(&ZEROS[1..], 1, hash(&ZEROS[1..]));
+        check("", 1, hash(""));
+        check("é", 1, hash("é"));
+        check(ZEROS, -1, Err(DigestError::NegativeSize(-1)));
+        check(ZEROS, 0, Err(DigestError::HalfEmpty(0)));
+        check(EMPTY, 5, Err(DigestError::HalfEmpty(5)));
+    }
+
+    #[track_caller]
+    fn check(hash: &str, size_bytes: i64, expected: Result<(), DigestError>) {
+        assert_eq!(Digest::parse(hash, size_bytes).map(|_| ()), expected);
+    }
+
+    #[test]
+    fn a_digest_fits_its_own_bytes_only() {
+        let digest = Digest::of(b"abc");
+        assert!(digest.fits(b"abc"));
+        assert!(!digest.fits(b"abd"));
+        assert!(!digest.fits(b"abcd"));
+        assert_eq!(Digest::from_wire(Some(&digest.to_wire())), Ok(digest));
+    }
+}

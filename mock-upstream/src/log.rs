@@ -1,0 +1,240 @@
+//! The log of calls, in order of arrival: what tests assert on.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Code;
+
+use crate::digest::Digest;
+use crate::rules::Match;
+
+/// Calls kept; of more the oldest go. More than the longest test makes, and bounded for a mock that runs for days.
+const CALLS_MAX: usize = 200_000;
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has not.
+    Open,
+    /// Answered in full, status OK.
+    Ok,
+    /// Answered with this code.
+    Failed(Code),
+    /// The client sent RST_STREAM.
+    Reset,
+    /// The client's connection ended.
+    ConnectionLost,
+    /// A Write whose client closed its side without `finish_write`. Whatever was answered to that.
+    HalfClosed,
+    /// The mock closed the connection: [`crate::Mock::suspend`], or its end.
+    Suspended,
+}
+
+/// One call as the mock saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Its place in the order of arrival, from 0.
+    pub index: u64,
+    /// Service without its package, and method: `ByteStream.Read`.
+    pub method: String,
+    /// Which connection it came on, numbered from 0.
+    pub connection: u64,
+    pub instance: String,
+    /// Blobs it named, in the order of the request; of an action cache call the action's digest.
+    /// Malformed ones are left out.
+    pub digests: Vec<Digest>,
+    /// `resource_name` of a ByteStream call, as sent.
+    pub resource_name: String,
+    /// `read_offset` of a Read, first `write_offset` of a Write.
+    pub offset: i64,
+    /// `read_limit` of a Read.
+    pub limit: i64,
+    /// Bytes of blobs and action results that came in.
+    pub bytes_received: u64,
+    /// Bytes of blobs and action results handed to the connection.
+    pub bytes_sent: u64,
+    pub outcome: Outcome,
+}
+
+/// Some calls of the log, copied, in order of arrival.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls(Vec<Call>);
+
+impl Calls {
+    pub fn method(self, method: &str) -> Calls {
+        self.filtered(|call| call.method == method)
+    }
+
+    pub fn instance(self, instance: &str) -> Calls {
+        self.filtered(|call| call.instance == instance)
+    }
+
+    /// Calls that name this blob, perhaps among others.
+    pub fn digest(self, digest: &Digest) -> Calls {
+        self.filtered(|call| call.digests.contains(digest))
+    }
+
+    pub fn outcome(self, outcome: Outcome) -> Calls {
+        self.filtered(|call| call.outcome == outcome)
+    }
+
+    pub fn matching(self, wanted: &Match) -> Calls {
+        wanted.select(self.0.iter()).cloned().collect()
+    }
+
+    /// Calls that arrived at this index or later; see [`crate::Mock::mark`].
+    pub fn since(self, index: u64) -> Calls {
+        self.filtered(|call| call.index >= index)
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn first(&self) -> Option<&Call> {
+        self.0.first()
+    }
+
+    pub fn last(&self) -> Option<&Call> {
+        self.0.last()
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Call> {
+        self.0.iter()
+    }
+
+    /// Bytes of blobs and action results received, over all of them.
+    pub fn bytes_received(&self) -> u64 {
+        self.iter().map(|call| call.bytes_received).sum()
+    }
+
+    /// Bytes of blobs and action results sent, over all of them.
+    pub fn bytes_sent(&self) -> u64 {
+        self.iter().map(|call| call.bytes_sent).sum()
+    }
+
+    fn filtered(mut self, keep: impl FnMut(&Call) -> bool) -> Calls {
+        self.0.retain(keep);
+        self
+    }
+}
+
+impl FromIterator<Call> for Calls {
+    fn from_iter<I: IntoIterator<Item = Call>>(calls: I) -> Calls {
+        Calls(calls.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Calls {
+    type Item = Call;
+    type IntoIter = std::vec::IntoIter<Call>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Calls {
+    type Item = &'a Call;
+    type IntoIter = std::slice::Iter<'a, Call>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    calls: Mutex<Entries>,
+    /// Told of every change, so that nobody has to look again and again.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    kept: VecDeque<Call>,
+    /// Index of the first that is kept.
+    first: u64,
+}
+
+impl Log {
+    pub(crate) fn new() -> Log {
+        Log {
+            calls: Mutex::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Notes an arrival, and returns its index.
+    pub(crate) fn open(&self, method: String, connection: u64) -> u64 {
+        let index = {
+            let mut calls = self.calls.lock();
+            if calls.kept.len() >= CALLS_MAX {
+                calls.kept.pop_front();
+                calls.first += 1;
+            }
+            let index = calls.next();
+            calls.kept.push_back(Call {
+                index,
+                method,
+                connection,
+                instance: String::new(),
+                digests: Vec::new(),
+                resource_name: String::new(),
+                offset: 0,
+                limit: 0,
+                bytes_received: 0,
+                bytes_sent: 0,
+                outcome: Outcome::Open,
+            });
+            index
+        };
+        self.changed.send_replace(());
+        index
+    }
+
+    pub(crate) fn change(&self, index: u64, change: impl FnOnce(&mut Call)) {
+        {
+            let mut calls = self.calls.lock();
+            let first = calls.first;
+            let place = index
+                .checked_sub(first)
+                .and_then(|place| usize::try_from(place).ok());
+            if let Some(call) = place.and_then(|place| calls.kept.get_mut(place)) {
+                change(call);
+            }
+        }
+        self.changed.send_replace(());
+    }
+
+    pub(crate) fn next_index(&self) -> u64 {
+        self.calls.lock().next()
+    }
+
+    pub(crate) fn snapshot(&self) -> Calls {
+        self.calls.lock().kept.iter().cloned().collect()
+    }
+
+    /// Waits until at least `count` calls satisfy both.
+    pub(crate) async fn wait(&self, wanted: &Match, count: usize, also: impl Fn(&Call) -> bool) {
+        let mut changes = self.changed.subscribe();
+        let enough = || {
+            let calls = self.calls.lock();
+            wanted.select(calls.kept.iter()).filter(|call| also(call)).count() >= count
+        };
+        while !enough() {
+            changes.changed().await.expect("the log holds the sender");
+        }
+    }
+}
+
+impl Entries {
+    fn next(&self) -> u64 {
+        self.first + self.kept.len() as u64
+    }
+}

@@ -1,0 +1,42 @@
+//! The services: thin, over [`crate::contents`]. Each handler identifies its call, then follows the call's script.
+
+mod action_cache;
+mod bytestream;
+mod capabilities;
+mod cas;
+mod complete;
+mod tree;
+
+use std::sync::Arc;
+
+use proto::bytestream::byte_stream_server::ByteStreamServer;
+use proto::reapi::capabilities_server::CapabilitiesServer;
+use proto::wire::action_cache_server::ActionCacheServer;
+use proto::wire::content_addressable_storage_server::ContentAddressableStorageServer;
+use tonic::Status;
+use tonic::service::Routes;
+
+use crate::mock::Shared;
+
+/// Implements all four services.
+#[derive(Clone)]
+struct Service {
+    shared: Arc<Shared>,
+}
+
+/// The services as routes, with the message limit in force now.
+pub(crate) fn routes(shared: Arc<Shared>) -> Routes {
+    let max_message = shared.settings.lock().max_message_bytes;
+    let service = Service { shared };
+    Routes::new(CapabilitiesServer::new(service.clone()))
+        .add_service(
+            ContentAddressableStorageServer::new(service.clone()).max_decoding_message_size(max_message),
+        )
+        .add_service(ActionCacheServer::new(service.clone()).max_decoding_message_size(max_message))
+        .add_service(ByteStreamServer::new(service).max_decoding_message_size(max_message))
+        .prepare()
+}
+
+fn invalid(text: impl Into<String>) -> Status {
+    Status::invalid_argument(text)
+}

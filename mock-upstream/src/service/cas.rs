@@ -1,0 +1,201 @@
+use futures::stream::{self, BoxStream};
+use proto::reapi::{self, batch_read_blobs_response, batch_update_blobs_response, compressor};
+use proto::rpc;
+use proto::wire::GetTreeResponse;
+use proto::wire::content_addressable_storage_server::ContentAddressableStorage;
+use tonic::{Request, Response, Status};
+
+use crate::call::CallHandle;
+use crate::digest::{Digest, DigestError, check_function};
+use crate::name::check_instance;
+use crate::service::{Service, invalid, tree};
+
+#[tonic::async_trait]
+impl ContentAddressableStorage for Service {
+    type GetTreeStream = BoxStream<'static, Result<GetTreeResponse, Status>>;
+
+    async fn find_missing_blobs(
+        &self,
+        request: Request<reapi::FindMissingBlobsRequest>,
+    ) -> Result<Response<reapi::FindMissingBlobsResponse>, Status> {
+        let call = CallHandle::of(&request)?;
+        let request = request.into_inner();
+        let instance = request.instance_name;
+        let digests: Vec<_> = request.blob_digests.iter().map(parse).collect();
+        let mut script = call.identify(&instance, well_formed(&digests));
+        script.start().await?;
+        check_instance(&instance)?;
+        check_function(request.digest_function)?;
+        let digests = digests.into_iter().collect::<Result<Vec<_>, _>>()?;
+        script.end().await;
+        let contents = self.shared.contents.lock();
+        let missing = digests.iter().filter(|digest| !contents.has(&instance, digest));
+        Ok(Response::new(reapi::FindMissingBlobsResponse {
+            missing_blob_digests: missing.map(Digest::to_wire).collect(),
+        }))
+    }
+
+    async fn batch_update_blobs(
+        &self,
+        request: Request<reapi::BatchUpdateBlobsRequest>,
+    ) -> Result<Response<reapi::BatchUpdateBlobsResponse>, Status> {
+        let call = CallHandle::of(&request)?;
+        let request = request.into_inner();
+        let instance = request.instance_name;
+        let digests: Vec<_> = request
+            .requests
+            .iter()
+            .map(|entry| Digest::from_wire(entry.digest.as_ref()))
+            .collect();
+        let total: usize = request.requests.iter().map(|entry| entry.data.len()).sum();
+        let mut script = call.identify(&instance, well_formed(&digests));
+        call.received(total);
+        script.start().await?;
+        check_instance(&instance)?;
+        check_function(request.digest_function)?;
+        if request.requests.iter().any(|entry| entry.digest.is_none()) {
+            return Err(DigestError::Absent.into());
+        }
+        self.check_batch(total as u64)?;
+        script.end().await;
+
+        let max_blob = self.shared.settings.lock().max_blob_bytes;
+        let mut contents = self.shared.contents.lock();
+        let mut responses = Vec::with_capacity(digests.len());
+        for (entry, digest) in request.requests.into_iter().zip(digests) {
+            let stored = digest.map_err(Status::from).and_then(|digest| {
+                if entry.compressor != compressor::Value::Identity as i32 {
+                    return Err(invalid("no compressor is offered"));
+                }
+                check_blob_size(&digest, max_blob)?;
+                if !digest.fits(&entry.data) {
+                    return Err(invalid(format!("the bytes do not have digest {digest}")));
+                }
+                if !contents.has(&instance, &digest) {
+                    contents.put(&instance, digest, entry.data);
+                }
+                Ok(())
+            });
+            responses.push(batch_update_blobs_response::Response {
+                digest: entry.digest,
+                status: Some(entry_status(stored.err())),
+            });
+        }
+        Ok(Response::new(reapi::BatchUpdateBlobsResponse { responses }))
+    }
+
+    async fn batch_read_blobs(
+        &self,
+        request: Request<reapi::BatchReadBlobsRequest>,
+    ) -> Result<Response<reapi::BatchReadBlobsResponse>, Status> {
+        let call = CallHandle::of(&request)?;
+        let request = request.into_inner();
+        let instance = request.instance_name;
+        let digests: Vec<_> = request.digests.iter().map(parse).collect();
+        let known = well_formed(&digests);
+        let total = known
+            .iter()
+            .fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes()));
+        let mut script = call.identify(&instance, known);
+        script.start().await?;
+        check_instance(&instance)?;
+        check_function(request.digest_function)?;
+        self.check_batch(total)?;
+        script.end().await;
+
+        let contents = self.shared.contents.lock();
+        let mut responses = Vec::with_capacity(digests.len());
+        for (asked, digest) in request.digests.into_iter().zip(digests) {
+            let found = digest.map_err(Status::from).and_then(|digest| {
+                let blob = contents.blob(&instance, &digest);
+                blob.ok_or_else(|| Status::not_found(digest.to_string()))
+            });
+            let (data, error) = match found {
+                Ok(data) => (data, None),
+                Err(status) => (bytes::Bytes::new(), Some(status)),
+            };
+            call.sent(data.len());
+            responses.push(batch_read_blobs_response::Response {
+                digest: Some(asked),
+                data,
+                compressor: compressor::Value::Identity as i32,
+                status: Some(entry_status(error)),
+            });
+        }
+        Ok(Response::new(reapi::BatchReadBlobsResponse { responses }))
+    }
+
+    async fn get_tree(
+        &self,
+        request: Request<reapi::GetTreeRequest>,
+    ) -> Result<Response<Self::GetTreeStream>, Status> {
+        let call = CallHandle::of(&request)?;
+        let request = request.into_inner();
+        let instance = &request.instance_name;
+        let root = Digest::from_wire(request.root_digest.as_ref());
+        let mut script = call.identify(instance, root.iter().copied().collect());
+        script.start().await?;
+        check_instance(instance)?;
+        check_function(request.digest_function)?;
+        let root = root?;
+        script.end().await;
+        let max_message = self.shared.settings.lock().max_message_bytes;
+        let directories = tree::walk(&self.shared.contents.lock(), instance, &root)?;
+        let pages = tree::pages(directories, &root, &request, max_message)?;
+        let sent = move |page: GetTreeResponse| {
+            call.sent(page.directories.iter().map(bytes::Bytes::len).sum());
+            Ok(page)
+        };
+        Ok(Response::new(Box::pin(stream::iter(pages.into_iter().map(sent)))))
+    }
+
+    async fn split_blob(
+        &self,
+        _request: Request<reapi::SplitBlobRequest>,
+    ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
+        Err(Status::unimplemented("SplitBlob is not offered"))
+    }
+
+    async fn splice_blob(
+        &self,
+        _request: Request<reapi::SpliceBlobRequest>,
+    ) -> Result<Response<reapi::SpliceBlobResponse>, Status> {
+        Err(Status::unimplemented("SpliceBlob is not offered"))
+    }
+}
+
+impl Service {
+    fn check_batch(&self, total: u64) -> Result<(), Status> {
+        let max = self.shared.settings.lock().max_batch_bytes;
+        if max != 0 && total > max {
+            return Err(invalid(format!(
+                "a batch of {total} bytes is over the limit of {max}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses blobs over the limit from their declared size; 0 is no limit.
+pub(super) fn check_blob_size(digest: &Digest, max: u64) -> Result<(), Status> {
+    if max != 0 && digest.size_bytes() > max {
+        return Err(invalid(format!("blob {digest} is over the limit of {max} bytes")));
+    }
+    Ok(())
+}
+
+fn parse(digest: &reapi::Digest) -> Result<Digest, DigestError> {
+    Digest::from_wire(Some(digest))
+}
+
+fn well_formed(digests: &[Result<Digest, DigestError>]) -> Vec<Digest> {
+    digests.iter().flatten().copied().collect()
+}
+
+fn entry_status(error: Option<Status>) -> rpc::Status {
+    error.map_or_else(rpc::Status::default, |status| rpc::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        ..rpc::Status::default()
+    })
+}

@@ -1,0 +1,95 @@
+//! Whether every blob that an action result refers to is stored.
+
+use std::collections::{HashMap, HashSet};
+
+use prost::Message;
+use proto::reapi::{self, Directory};
+use proto::wire;
+
+use crate::contents::Contents;
+use crate::digest::Digest;
+use crate::service::tree;
+
+/// A result that cannot be understood, or refers to a Tree that cannot, is not complete.
+pub(super) fn is_complete(contents: &Contents, instance: &str, result: &wire::ActionResult) -> bool {
+    let has = |digest: Option<&reapi::Digest>| {
+        Digest::from_wire(digest).is_ok_and(|digest| contents.has(instance, &digest))
+    };
+    let Ok(result) = result.parse() else { return false };
+    let streams = [&result.stdout_digest, &result.stderr_digest];
+    streams.into_iter().flatten().all(|digest| has(Some(digest)))
+        && result.output_files.iter().all(|file| has(file.digest.as_ref()))
+        && result
+            .output_directories
+            .iter()
+            .all(|directory| directory_is_complete(contents, instance, directory))
+}
+
+fn directory_is_complete(contents: &Contents, instance: &str, directory: &reapi::OutputDirectory) -> bool {
+    let tree_digest = Digest::from_wire(directory.tree_digest.as_ref());
+    let tree = tree_digest
+        .ok()
+        .and_then(|digest| contents.blob(instance, &digest));
+    let Some(tree) = tree.and_then(|bytes| wire::Tree::decode(bytes).ok()) else {
+        return false;
+    };
+    let root = tree.root.unwrap_or_default();
+    if let Some(named) = &directory.root_directory_digest {
+        let Ok(named) = Digest::from_wire(Some(named)) else {
+            return false;
+        };
+        if !named.fits(&root) || !stored_from(contents, instance, &named) {
+            return false;
+        }
+    }
+
+    // The Tree must hold every child that it refers to, found by the digest of its bytes.
+    let children: HashMap<Digest, _> = tree
+        .children
+        .into_iter()
+        .map(|child| (Digest::of(&child), child))
+        .collect();
+    let mut reached = HashSet::new();
+    let mut open = vec![root];
+    while let Some(bytes) = open.pop() {
+        let Ok(directory) = Directory::decode(bytes) else {
+            return false;
+        };
+        if !files_are_stored(contents, instance, &directory) {
+            return false;
+        }
+        for node in &directory.directories {
+            let Ok(digest) = Digest::from_wire(node.digest.as_ref()) else {
+                return false;
+            };
+            if reached.insert(digest) {
+                match children.get(&digest) {
+                    Some(child) => open.push(child.clone()),
+                    None if digest.is_empty() => {}
+                    None => return false,
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Whether all Directories below, this one included, are blobs of their own.
+fn stored_from(contents: &Contents, instance: &str, root: &Digest) -> bool {
+    let Ok(found) = tree::walk(contents, instance, root) else {
+        return false;
+    };
+    found.into_iter().all(|bytes| {
+        Directory::decode(bytes).is_ok_and(|directory| {
+            directory.directories.iter().all(|node| {
+                Digest::from_wire(node.digest.as_ref()).is_ok_and(|digest| contents.has(instance, &digest))
+            })
+        })
+    })
+}
+
+fn files_are_stored(contents: &Contents, instance: &str, directory: &Directory) -> bool {
+    directory.files.iter().all(|file| {
+        Digest::from_wire(file.digest.as_ref()).is_ok_and(|digest| contents.has(instance, &digest))
+    })
+}
