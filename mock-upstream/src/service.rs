@@ -40,3 +40,8 @@ pub(crate) fn routes(shared: Arc<Shared>) -> Routes {
 fn invalid(text: impl Into<String>) -> Status {
     Status::invalid_argument(text)
 }
+
+/// Sizes are signed on the wire.
+fn wire(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

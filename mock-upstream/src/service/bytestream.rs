@@ -11,7 +11,7 @@ use crate::log::Outcome;
 use crate::name::Name;
 use crate::rules::Script;
 use crate::service::cas::check_blob_size;
-use crate::service::{Service, invalid};
+use crate::service::{Service, invalid, wire};
 
 #[tonic::async_trait]
 impl ByteStream for Service {
@@ -206,8 +206,4 @@ impl Upload<'_> {
         }
         Ok(())
     }
-}
-
-fn wire(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

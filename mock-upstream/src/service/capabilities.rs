@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::call::CallHandle;
 use crate::mock::Settings;
 use crate::name::check_instance;
-use crate::service::Service;
+use crate::service::{Service, wire};
 
 #[tonic::async_trait]
 impl Capabilities for Service {
@@ -53,8 +53,4 @@ fn announced(settings: &Settings) -> ServerCapabilities {
         high_api_version: Some(version(3)),
         ..ServerCapabilities::default()
     }
-}
-
-fn wire(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -7,6 +7,7 @@ use tonic::transport::Endpoint;
 
 use crate::client::{Client, code, part};
 
+/// Every test has an address of its own: a port that one has closed must not be opened by another.
 async fn over_tcp(mock: &Mock) -> Client {
     let endpoint = Endpoint::new(format!("http://{}", mock.addr())).unwrap();
     Client::new(endpoint.connect().await.unwrap())
@@ -14,7 +15,7 @@ async fn over_tcp(mock: &Mock) -> Client {
 
 #[tokio::test]
 async fn suspend_cuts_calls_and_refuses_connections_and_resume_serves_the_same_contents() {
-    let mock = Mock::builder().start_tcp("127.0.0.1:0").await.unwrap();
+    let mock = Mock::builder().start_tcp("127.8.1.1:0").await.unwrap();
     let digest = mock.put_blob("", "content");
     let gate = mock.hold(Match::read(&digest), After::Bytes(3));
     let mut client = over_tcp(&mock).await;
@@ -66,7 +67,7 @@ async fn a_channel_through_memory_connects_again_after_a_suspension() {
 #[tokio::test]
 async fn a_partial_upload_outlives_a_suspension_and_is_resumed() {
     // BS-WRITE-22, BS-QWS-01
-    let mock = Mock::builder().start_tcp("127.0.0.1:0").await.unwrap();
+    let mock = Mock::builder().start_tcp("127.8.1.2:0").await.unwrap();
     let digest = Digest::of(b"0123456789");
     let name = digest.write_name("", "u");
     let gate = mock.hold(Match::write(&digest), After::Bytes(4));
@@ -91,7 +92,7 @@ async fn a_partial_upload_outlives_a_suspension_and_is_resumed() {
 
 #[tokio::test]
 async fn the_last_handle_dropped_closes_everything() {
-    let mock = Mock::builder().start_tcp("127.0.0.1:0").await.unwrap();
+    let mock = Mock::builder().start_tcp("127.8.1.3:0").await.unwrap();
     let mut client = over_tcp(&mock).await;
     let digest = mock.put_blob("", "content");
     client.read_blob(&digest).await.unwrap();

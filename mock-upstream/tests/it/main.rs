@@ -1,6 +1,17 @@
 //! The mock seen by plain clients: over pipes in memory, over TCP, and frame by frame.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy sees a test in the #[test] function, but not in the helpers beside it"
+)]
+
+mod action_cache;
+mod bytestream;
+mod capabilities;
+mod cas;
 mod client;
 mod gates;
 mod life;
 mod log;
+mod process;
+mod tree;
