@@ -61,10 +61,15 @@ impl Target {
     pub async fn connect(endpoint: &str, instance: &str) -> anyhow::Result<Target> {
         let url = endpoint.replacen("grpc://", "http://", 1);
         let channel = Endpoint::from_shared(url)?.connect().await?;
-        Ok(Target {
+        Ok(Target::over(channel, instance))
+    }
+
+    /// A server behind a channel that stands.
+    pub fn over(channel: Channel, instance: &str) -> Target {
+        Target {
             channel,
             instance: instance.to_owned(),
-        })
+        }
     }
 
     /// The instance name that checks use.
