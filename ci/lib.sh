@@ -5,10 +5,10 @@ set -euo pipefail
 
 CI_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPO=$(dirname "$CI_DIR")
-CACHE=${GOREGO_CACHE:-$REPO/.cache}
-export GOREGO_CACHE=$CACHE
+CACHE=${CI_CACHE_DIR:-$REPO/.cache} # not GOREGO_…: the node takes those names for fields of its configuration
 mkdir -p "$CACHE"
 CACHE=$(cd "$CACHE" && pwd)
+export CI_CACHE_DIR=$CACHE
 export PATH="$CACHE/tools/bin:$PATH"
 
 # All that is said here goes to stderr: some scripts print a path on stdout.
