@@ -102,7 +102,7 @@ async fn all(arguments: &Arguments, scenarios: &mut Scenarios, dir: &Path) -> Re
     }
     if arguments.wants(Tier2::Casd) && arguments.has_casd() {
         let casd = Casd::start(Path::new(&arguments.casd), &dir.join("casd")).await?;
-        let upstream = Upstream::Casd(casd);
+        let upstream = Upstream::Casd(Box::new(casd));
         scenarios.smoke(&upstream).await.context("over buildbox-casd")?;
         upstream.stop().await?;
     } else if arguments.wants(Tier2::Casd) {

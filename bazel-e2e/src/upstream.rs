@@ -21,7 +21,7 @@ pub enum Upstream {
     /// The node's own.
     Embedded,
     /// A server of another make.
-    Casd(Casd),
+    Casd(Box<Casd>),
 }
 
 /// A mock with the questions that scenarios ask of it.
