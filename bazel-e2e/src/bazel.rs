@@ -130,14 +130,13 @@ pub(crate) fn last_lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
-    /// A stand-in for Bazel: a shell script.
+    const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/bazel");
+
+    /// A stand-in for Bazel that does what `script` says.
     fn stand_in(dir: &Path, script: &str) -> Bazel {
-        let program = dir.join("bazel");
-        fs_err::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs_err::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Bazel::new(&program, dir, dir)
+        fs_err::write(dir.join("stand_in.sh"), script).unwrap();
+        Bazel::new(Path::new(STAND_IN), dir, dir)
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use bazel_e2e::upstream::Watched;
 use bazel_e2e::{Bazel, Casd, Scenarios, Upstream};
 use clap::{Parser, ValueEnum};
@@ -68,12 +68,14 @@ async fn run(arguments: &Arguments) -> Result<()> {
 
     let judged = tokio::select! {
         judged = all(arguments, &mut scenarios, dir.path()) => judged,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
     };
     println!("\n{}", scenarios.table);
+    println!("bytes: of all that the actions made; upstream calls: what Tier 2 was asked meanwhile");
     let cleaned = scenarios.clean_up().await;
     if judged.is_err() {
         dir.disable_cleanup(true);
+        scenarios.print_node_logs();
     }
     if judged.is_err() || arguments.keep {
         println!("Logs of Bazel and of the nodes are in {}", dir.path().display());

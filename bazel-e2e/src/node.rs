@@ -11,6 +11,9 @@ use crate::service::{Service, free_address, http_get};
 /// Calls that store something, by the end of their method's name.
 const WRITES: [&str; 3] = ["/Write", "/BatchUpdateBlobs", "/UpdateActionResult"];
 
+/// The node's log, in its directory.
+pub(crate) const LOG: &str = "log";
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
@@ -41,7 +44,7 @@ impl Node {
             .env("GOREGO_HTTP_ADDR", http.to_string())
             .env("GOREGO_LOG_FORMAT", "json");
         let name = format!("the node in {}", dir.display());
-        let mut service = Service::start(&name, &mut command, &dir.join("log"))?;
+        let mut service = Service::start(&name, &mut command, &dir.join(LOG))?;
         service
             .wait_until(async |_| {
                 Ok(http_get(http, "/readyz")

@@ -1,12 +1,13 @@
 //! The scenarios: builds of the sample workspace through real nodes, each judged by Bazel's own execution log.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::bazel::{Bazel, Build};
+use crate::bazel::{Bazel, Build, last_lines};
 use crate::execlog::ExecutionLog;
-use crate::node::Node;
+use crate::node::{LOG, Node};
 use crate::snapshot::Snapshot;
 use crate::table::{Row, Table};
 use crate::upstream::{Upstream, Watched};
@@ -36,6 +37,7 @@ pub struct Scenarios {
     bazel: Bazel,
     gorego: PathBuf,
     dir: PathBuf,
+    node_dirs: BTreeSet<PathBuf>,
     /// One row per build so far.
     pub table: Table,
 }
@@ -55,6 +57,7 @@ impl Scenarios {
             bazel,
             gorego: gorego.to_owned(),
             dir: dir.to_owned(),
+            node_dirs: BTreeSet::new(),
             table: Table::default(),
         }
     }
@@ -132,7 +135,16 @@ impl Scenarios {
         self.bazel.expunge().await
     }
 
-    async fn node(&self, upstream: &Upstream, name: &str, tier2_url: Option<&str>) -> Result<Node> {
+    /// The end of every node's log, for whoever reads the output of CI and cannot open the files.
+    pub fn print_node_logs(&self) {
+        for dir in &self.node_dirs {
+            if let Ok(log) = fs_err::read_to_string(dir.join(LOG)) {
+                eprintln!("--- {}\n{}", dir.join(LOG).display(), last_lines(&log));
+            }
+        }
+    }
+
+    async fn node(&mut self, upstream: &Upstream, name: &str, tier2_url: Option<&str>) -> Result<Node> {
         Node::start(
             &self.gorego,
             &self.dir.join(format!("{}-{name}", upstream.name())),

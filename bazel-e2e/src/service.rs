@@ -162,7 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut service = shell(
             dir.path(),
-            "trap 'exit 0' TERM; echo ready; while :; do read -r _ < /dev/null; done",
+            "trap 'kill $!; exit 0' TERM; sleep 60 & echo ready; wait",
         );
         service
             .wait_until(async |service| Ok(service.printed()?.contains("ready")))
@@ -176,7 +176,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut service = shell(
             dir.path(),
-            "trap 'echo dirty; exit 3' TERM; echo ready; while :; do :; done",
+            "trap 'kill $!; echo dirty; exit 3' TERM; sleep 60 & echo ready; wait",
         );
         service
             .wait_until(async |service| Ok(service.printed()?.contains("ready")))
