@@ -145,12 +145,9 @@ impl Scenarios {
     }
 
     async fn node(&mut self, upstream: &Upstream, name: &str, tier2_url: Option<&str>) -> Result<Node> {
-        Node::start(
-            &self.gorego,
-            &self.dir.join(format!("{}-{name}", upstream.name())),
-            tier2_url,
-        )
-        .await
+        let dir = self.dir.join(format!("{}-{name}", upstream.name()));
+        self.node_dirs.insert(dir.clone());
+        Node::start(&self.gorego, &dir, tier2_url).await
     }
 
     /// The first build through fresh nodes: nothing can be a hit, everything is uploaded.
