@@ -1,204 +1,123 @@
 //! Tier 1, the blobs on this node's own disk: a concrete store whose errors have no way to a client.
+//!
+//! A blob is appended to a file in `staging/`, and renamed into place with the proof that its bytes are right. The index
+//! of what is there lives in memory and is made anew at each start. The janitor keeps the disk that all of it takes under
+//! the marks, and is the only one that removes files. Nothing is synced: see `tier1/format.rs` for why that is safe.
 
 pub mod disk;
+mod faults;
+mod format;
+mod index;
+mod janitor;
+mod layout;
+mod pinned;
+mod policy;
+mod recovery;
+mod staged;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watermarks;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
-
-use crate::blob::{ByteRange, Verified};
 use crate::call::BlobKey;
 use crate::digest::Digest;
 use crate::metrics::Tier1Metrics;
 use crate::task::TaskGroup;
 
 pub use self::disk::{Disk, SystemDisk};
+pub use self::pinned::Pinned;
+pub use self::staged::{Staged, StagedReader};
+use self::store::Store;
 
 /// Where Tier 1 lives and how much of the disk it may take.
 #[derive(Debug, Clone)]
 pub struct Tier1Options {
     /// Directory of its own. Made when absent.
     pub dir: PathBuf,
-    /// Allocated bytes that are never passed.
+    /// Allocated bytes that blobs and files being written may take together.
     pub max_bytes: u64,
-    /// Percent of `max_bytes` above which eviction starts.
+    /// Percent of `max_bytes` above which eviction begins.
     pub high_watermark_percent: u8,
-    /// Percent of `max_bytes` at which eviction stops.
+    /// Percent of `max_bytes` at which eviction ends.
     pub low_watermark_percent: u8,
     /// Length of the largest blob that is kept.
     pub blob_bytes_max: u64,
 }
 
-/// Why Tier 1 did not do what it was asked. No request fails for it: the caller goes on with Tier 2 alone.
+/// Why Tier 1 did not do what it was asked. No request fails for it: the caller goes on with Tier 2 alone. What is worth a
+/// log line was logged and counted where it happened.
 #[derive(Debug, thiserror::Error)]
 pub enum Tier1Error {
-    /// No room. Go on without a copy.
+    /// No room, until the janitor has made some. Go on without a copy.
     #[error("tier 1 is full")]
     Full,
-    /// The bytes on disk are not those that were written. [`Tier1::discard`] the copy and fetch again.
+    /// The bytes are not those that were written, or not those that were proved. Of a copy: [`Tier1::discard`] it and fetch
+    /// again.
     #[error("the copy in tier 1 is damaged")]
     Damaged,
     /// The file is not there. [`Tier1::discard`] the copy and fetch again.
     #[error("the copy in tier 1 is gone")]
     Gone,
-    /// The disk failed.
+    /// The disk failed, or there is no Tier 1 on it.
     #[error("the disk of tier 1 failed")]
     Io(#[source] io::Error),
 }
 
 /// The near store. Cheap to clone; clones name the same store.
 #[derive(Clone)]
-pub struct Tier1(Arc<Inner>);
-
-struct Inner {
-    options: Tier1Options,
-    blobs: Mutex<HashMap<BlobKey, Bytes>>,
-}
+pub struct Tier1(Arc<Store>);
 
 impl Tier1 {
-    /// Returns at once; the directory is scanned by a task of `tasks`. Until loaded, lookups miss and stages work.
+    /// Opens a directory. Returns at once; the directory is scanned by a task of `tasks`. Until that has come to a blob,
+    /// lookups miss it; stages work. Where the directory cannot be used (another node has it, the disk is broken), there is
+    /// one log line, lookups miss and stages fail, and the node serves from Tier 2.
     pub fn open(
         options: Tier1Options,
-        _disk: Arc<dyn Disk>,
-        _tasks: &TaskGroup,
+        disk: Arc<dyn Disk>,
+        tasks: &TaskGroup,
         metrics: Tier1Metrics,
     ) -> Tier1 {
-        metrics.loaded.set(1);
-        Tier1(Arc::new(Inner {
-            options,
-            blobs: Mutex::default(),
-        }))
+        let store = Arc::new(Store::new(options, disk, tasks.clone(), metrics));
+        drop(tasks.spawn(recovery::run(Arc::clone(&store))));
+        drop(tasks.spawn(janitor::run(Arc::clone(&store), tasks.stopping())));
+        Tier1(store)
     }
 
     /// Finds a copy and pins it against eviction. Memory only; counts as a read.
     pub fn lookup(&self, key: &BlobKey) -> Option<Pinned> {
-        let bytes = self.0.blobs.lock().get(key).cloned()?;
-        Some(Pinned {
-            key: key.clone(),
-            bytes,
-        })
+        Pinned::lookup(&self.0, key)
     }
 
-    /// Opens a staging file.
+    /// Opens a staging file. Waits for the directory to be opened, not for its scan.
     ///
     /// # Errors
-    /// Any; the caller goes on without Tier 1.
+    /// [`Tier1Error::Full`], [`Tier1Error::Io`]: go on without a copy.
     pub async fn stage(&self, key: &BlobKey) -> Result<Staged, Tier1Error> {
-        Ok(Staged {
-            store: self.clone(),
-            key: key.clone(),
-            bytes: Arc::default(),
-        })
+        Staged::create(&self.0, key).await
     }
 
     /// Drops a copy that proved missing or rotten. Idempotent; never drops a newer copy of the same key.
     pub fn discard(&self, pinned: &Pinned) {
-        self.0.blobs.lock().remove(&pinned.key);
+        self.0.discard(pinned.key(), pinned.entry());
     }
 
-    /// Whether blobs of this length are kept.
+    /// Whether blobs of this length are kept: not those above the configured length, nor those that the janitor could only
+    /// keep by evicting everything else.
     pub fn keeps(&self, digest: &Digest) -> bool {
-        digest.size_bytes() <= self.0.options.blob_bytes_max
+        self.0.keeps(digest)
     }
 
-    /// Resolves once the index is loaded.
-    pub async fn loaded(&self) {}
-}
-
-/// An open staging file; dropped without [`Staged::publish`] it is deleted.
-pub struct Staged {
-    store: Tier1,
-    key: BlobKey,
-    bytes: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Staged {
-    /// Appends the next bytes.
-    ///
-    /// # Errors
-    /// Any; the caller goes on without Tier 1.
-    pub async fn append(&mut self, bytes: Bytes) -> Result<(), Tier1Error> {
-        self.bytes.lock().extend_from_slice(&bytes);
-        Ok(())
+    /// Resolves once the directory was scanned, or was found to be of no use.
+    pub async fn loaded(&self) {
+        self.0.loaded().await;
     }
 
-    /// Bytes appended, and readable through [`Staged::reader`].
-    pub fn watermark(&self) -> u64 {
-        self.bytes.lock().len() as u64
-    }
-
-    /// A reader of the appended bytes.
-    pub fn reader(&self) -> StagedReader {
-        StagedReader(self.bytes.clone())
-    }
-
-    /// Makes the blob visible in Tier 1. Cancel safe: finishes in the background once begun.
-    ///
-    /// # Errors
-    /// Any; nothing is visible then.
-    pub async fn publish(self, proof: Verified) -> Result<Pinned, Tier1Error> {
-        let bytes = Bytes::copy_from_slice(&self.bytes.lock());
-        if *proof.digest() != self.key.digest || bytes.len() as u64 != self.key.digest.size_bytes() {
-            return Err(Tier1Error::Damaged);
-        }
-        self.store.0.blobs.lock().insert(self.key.clone(), bytes.clone());
-        Ok(Pinned { key: self.key, bytes })
-    }
-}
-
-/// Reads below the watermark while appends go on; stays readable after publish, after eviction and, for the bytes that
-/// were appended, after the [`Staged`] was dropped.
-#[derive(Clone)]
-pub struct StagedReader(Arc<Mutex<Vec<u8>>>);
-
-impl StagedReader {
-    /// Bytes that can be read.
-    pub fn watermark(&self) -> u64 {
-        self.0.lock().len() as u64
-    }
-
-    /// Reads appended bytes from offset `from`: at most `len_max`, none at the watermark or beyond it.
-    ///
-    /// # Errors
-    /// If the disk failed or altered the bytes.
-    pub async fn read(&self, from: u64, len_max: usize) -> Result<Bytes, Tier1Error> {
-        let bytes = self.0.lock();
-        let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
-        let end = from.saturating_add(len_max).min(bytes.len());
-        Ok(Bytes::copy_from_slice(&bytes[from..end]))
-    }
-}
-
-/// A copy that is kept from eviction while this, or a clone of it, lives.
-#[derive(Clone)]
-pub struct Pinned {
-    key: BlobKey,
-    bytes: Bytes,
-}
-
-impl Pinned {
-    /// The blob's name.
-    pub fn key(&self) -> &BlobKey {
-        &self.key
-    }
-
-    /// Reads the first bytes of `range` if that takes no waiting for the disk. `None`: use [`Pinned::read`].
-    pub fn try_read(&self, range: ByteRange, len_max: usize) -> Option<Bytes> {
-        let start = usize::try_from(range.start()).ok()?;
-        let end = usize::try_from(range.end()).ok()?;
-        Some(self.bytes.slice(start..end.min(start.saturating_add(len_max))))
-    }
-
-    /// Reads the first bytes of `range`: at most `len_max`, at least one if the range is not empty. Every block's
-    /// checksum is checked before it leaves.
-    ///
-    /// # Errors
-    /// [`Tier1Error::Damaged`], [`Tier1Error::Gone`]: discard and fetch again.
-    pub async fn read(&self, range: ByteRange, len_max: usize) -> Result<Bytes, Tier1Error> {
-        self.try_read(range, len_max).ok_or(Tier1Error::Damaged)
+    /// Resolves once the janitor has done all that there was to do when this was called. For tests.
+    pub async fn settled(&self) {
+        self.0.settled().await;
     }
 }
