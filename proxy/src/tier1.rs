@@ -10,6 +10,7 @@ mod format;
 mod index;
 mod janitor;
 mod layout;
+mod leaving;
 mod pinned;
 mod policy;
 mod recovery;

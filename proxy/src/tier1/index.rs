@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::layout::{Place, ScopeTag};
+use super::layout::{Home, Place, ScopeTag};
 use super::pinned::OpenBlob;
 use super::policy::{EntryId, Policy};
 use crate::digest::Digest;
@@ -19,7 +19,7 @@ pub(super) const TOLD_AT_ONCE: usize = 1024;
 
 /// All blobs by name, and the account. Behind one lock, each step under it takes a few assignments.
 pub(super) struct Index {
-    scopes: HashMap<ScopeTag, HashMap<Digest, EntryId>>,
+    scopes: HashMap<ScopeTag, InScope>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     policy: Box<dyn Policy>,
@@ -29,6 +29,13 @@ pub(super) struct Index {
     open_files: VecDeque<EntryId>,
     account: Account,
     metrics: Tier1Metrics,
+}
+
+/// The blobs of one scope.
+struct InScope {
+    /// One for all of them: an entry holds no name of its own.
+    home: Arc<Home>,
+    blobs: HashMap<Digest, EntryId>,
 }
 
 /// Bytes of the disk, in allocated blocks.
@@ -95,7 +102,7 @@ impl Index {
     }
 
     fn find(&self, scope: &ScopeTag, digest: &Digest) -> Option<EntryId> {
-        self.scopes.get(scope)?.get(digest).copied()
+        self.scopes.get(scope)?.blobs.get(digest).copied()
     }
 
     fn entry(&mut self, id: EntryId) -> Option<&mut Entry> {
@@ -150,7 +157,7 @@ impl Index {
     }
 
     /// Adds a blob. One of the same name is replaced: its file is gone already, the new one having taken its path.
-    pub(super) fn insert(&mut self, entry: Entry) -> (EntryId, Option<Entry>) {
+    pub(super) fn insert(&mut self, mut entry: Entry) -> (EntryId, Option<Entry>) {
         let scope = entry.place.home.tag();
         let digest = entry.place.digest;
         let replaced = self
@@ -164,8 +171,13 @@ impl Index {
         let generation = self.slots[slot as usize].generation;
         let id = EntryId { slot, generation };
         let allocated_bytes = entry.allocated_bytes;
+        let in_scope = self.scopes.entry(scope).or_insert_with(|| InScope {
+            home: Arc::clone(&entry.place.home),
+            blobs: HashMap::new(),
+        });
+        in_scope.blobs.insert(digest, id);
+        entry.place.home = Arc::clone(&in_scope.home);
         self.slots[slot as usize].entry = Some(entry);
-        self.scopes.entry(scope).or_default().insert(digest, id);
         self.account.stored_bytes += allocated_bytes;
         self.account.blobs += 1;
         match &mut self.untold {
@@ -196,9 +208,9 @@ impl Index {
             self.open_files.retain(|open| *open != id);
         }
         let scope = entry.place.home.tag();
-        if let Some(digests) = self.scopes.get_mut(&scope) {
-            digests.remove(&entry.place.digest);
-            if digests.is_empty() {
+        if let Some(in_scope) = self.scopes.get_mut(&scope) {
+            in_scope.blobs.remove(&entry.place.digest);
+            if in_scope.blobs.is_empty() {
                 self.scopes.remove(&scope);
             }
         }
@@ -285,7 +297,10 @@ impl Index {
             self.account.stored_bytes
         );
         assert_eq!(
-            self.scopes.values().map(HashMap::len).sum::<usize>() as u64,
+            self.scopes
+                .values()
+                .map(|in_scope| in_scope.blobs.len() as u64)
+                .sum::<u64>(),
             self.account.blobs
         );
         assert_eq!(

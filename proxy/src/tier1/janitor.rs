@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::store::{Leaving, Store};
+use super::index::Account;
+use super::leaving::Leaving;
+use super::store::Store;
 
 /// Blobs evicted before the janitor looks up again: the index is locked for as long as taking so many out of it takes,
 /// and their files are removed before the next are chosen.
@@ -27,7 +29,7 @@ pub(super) async fn run(store: Arc<Store>, stop: CancellationToken) {
         janitor.store.grant(wishes);
         // Both are cancel safe: a call that comes while nobody waits is kept.
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return janitor.remove().await,
             () = janitor.store.called() => {}
             () = tokio::time::sleep(RETRY_PAUSE), if !janitor.stuck.is_empty() => janitor.try_stuck_again(),
         }
@@ -44,20 +46,28 @@ struct Janitor {
 impl Janitor {
     async fn round(&mut self, stop: &CancellationToken) {
         self.remove().await;
-        if !self.store.is_loaded() || !self.store.needs_room() {
+        if !self.store.is_loaded() {
             return;
         }
-        while self.stuck.is_empty() && !stop.is_cancelled() && self.evict() {
+        if self.store.disk_was_full() && self.stuck.is_empty() && self.evict(|_| true) {
+            self.remove().await;
+        }
+        if !self.store.needs_room() {
+            return;
+        }
+        let marks = self.store.watermarks;
+        let above_low = |account: Account| marks.above_low(account.staying_bytes());
+        while self.stuck.is_empty() && !stop.is_cancelled() && self.evict(above_low) {
             self.remove().await;
         }
     }
 
-    /// Takes a few blobs out of the index. Says whether there were any.
-    fn evict(&self) -> bool {
+    /// Takes a few blobs out of the index, as long as there shall be less. Says whether it took any.
+    fn evict(&self, too_much: impl Fn(Account) -> bool) -> bool {
         let (store, now_ms) = (&self.store, self.store.now_ms());
         let mut evicted = Vec::new();
         let mut index = store.index.lock();
-        while evicted.len() < STEP_BLOBS && store.watermarks.above_low(index.account().staying_bytes()) {
+        while evicted.len() < STEP_BLOBS && too_much(index.account()) {
             let Some(entry) = index.evict(now_ms) else { break };
             evicted.push(entry);
         }
@@ -80,9 +90,7 @@ impl Janitor {
             return;
         }
         let removed = self.store.blocking(move |store| {
-            let stuck = leaving
-                .into_iter()
-                .filter_map(|file| store.remove_file(file).err());
+            let stuck = leaving.into_iter().filter_map(|file| file.remove(store).err());
             Ok(stuck.collect::<Vec<_>>())
         });
         // An error here is the runtime's end: what is left over goes at the next start.

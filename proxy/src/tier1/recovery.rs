@@ -9,7 +9,8 @@ use super::faults::Op;
 use super::format;
 use super::index::{self, TOLD_AT_ONCE};
 use super::layout::{self, FORMAT, Home, Place};
-use super::store::{Leaving, Lock, Phase, Store};
+use super::leaving::Leaving;
+use super::store::{Lock, Phase, Store};
 use crate::digest::Function;
 
 /// Opens the directory, then scans it, a directory of blobs at a time. A broken part of it is skipped.

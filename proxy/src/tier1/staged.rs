@@ -1,4 +1,6 @@
-//! Writing a blob into Tier 1, and reading it while it arrives.
+//! Writing a blob into Tier 1.
+
+mod reader;
 
 use std::fmt;
 use std::io;
@@ -11,13 +13,16 @@ use parking_lot::Mutex;
 use super::Tier1Error;
 use super::disk::DiskFile;
 use super::faults::Op;
-use super::format::{self, Checksums, Extension, Span};
+use super::format::{self, Checksums, Extension};
 use super::index;
 use super::layout::{Home, Place};
+use super::leaving::Leaving;
 use super::pinned::{OpenBlob, Pinned};
-use super::store::{Leaving, Store};
+use super::store::Store;
 use crate::blob::Verified;
 use crate::call::BlobKey;
+
+pub use self::reader::StagedReader;
 
 /// Unit in which room is noted while a file grows: what file systems allocate. Published, a file counts with what it takes.
 const PAGE_BYTES: u64 = 4096;
@@ -180,7 +185,9 @@ impl Staged {
         let trailer = format::trailer(&place.home.tag(), &place.digest, &blocks);
         file.write_at(&trailer, place.digest.size_bytes())
             .map_err(trouble)?;
-        let allocated_bytes = file.facts().map_err(trouble)?.allocated_bytes;
+        let facts = file.facts().map_err(trouble)?;
+        // Some file systems allocate seconds later (ZFS): until a scan looks again, what was written counts.
+        let allocated_bytes = facts.allocated_bytes.max(facts.len_bytes);
         let open = Arc::new(OpenBlob::new(file, blocks));
 
         let on_path = store.lock_path(&place.digest);
@@ -255,67 +262,5 @@ impl Drop for Reserved {
         if self.bytes > 0 {
             self.store.index.lock().unstaged(self.bytes);
         }
-    }
-}
-
-/// Reads below the watermark while appends go on. Stays readable after publish, after eviction and, for the bytes that were
-/// appended, after the [`Staged`] was dropped.
-#[derive(Clone)]
-pub struct StagedReader {
-    store: Arc<Store>,
-    place: Place,
-    file: Arc<StagedFile>,
-}
-
-impl StagedReader {
-    /// Bytes that can be read.
-    pub fn watermark(&self) -> u64 {
-        self.file.sums.lock().len_bytes()
-    }
-
-    /// Reads appended bytes from offset `from`: at most `len_max`, none at the watermark or beyond it. Checked as those of
-    /// a [`Pinned`].
-    ///
-    /// # Errors
-    /// [`Tier1Error::Damaged`], [`Tier1Error::Io`]: the bytes must come from elsewhere.
-    pub async fn read(&self, from: u64, len_max: usize) -> Result<Bytes, Tier1Error> {
-        let (span, blocks) = {
-            let sums = self.file.sums.lock();
-            let watermark = sums.len_bytes();
-            let span = Span::new(from, watermark, len_max, watermark);
-            let blocks = sums.of_span(&span);
-            (span, blocks)
-        };
-        if span.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let file = &self.file.file;
-        if let Some(read) = file.read_cached_at(span.start(), span.len())
-            && let Some(answer) = span.check(read, &blocks)
-        {
-            return Ok(answer);
-        }
-        let (file, place) = (Arc::clone(file), self.place.clone());
-        let read = move |store: &Arc<Store>| {
-            let read = file
-                .read_at(span.start(), span.len())
-                .map_err(|error| store.trouble(Op::Read, &place, error))?;
-            span.check(read, &blocks).ok_or_else(|| {
-                store.faults.note(Op::Read, &place.digest, &Tier1Error::Damaged);
-                Tier1Error::Damaged
-            })
-        };
-        self.store.blocking(read).await
-    }
-}
-
-impl fmt::Debug for StagedReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "StagedReader({}, {} bytes)",
-            self.place.digest,
-            self.watermark()
-        )
     }
 }

@@ -4,16 +4,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::faults::{Faults, Op};
 use super::format;
-use super::index::{Account, Entry, Index};
+use super::index::{Account, Index};
 use super::layout::{Layout, Place};
+use super::leaving::Leaving;
 use super::pinned::OpenBlob;
 use super::policy::{EntryId, Lru};
 use super::watermarks::Watermarks;
@@ -25,6 +27,13 @@ use crate::task::TaskGroup;
 
 /// Locks that put renames and removals of one path in an order. So many that two blobs seldom share one.
 const PATH_LOCKS: usize = 64;
+
+/// Steps on the disk at a time. A disk that hangs must leave threads to those who want something else of them: the runtime
+/// has 512 that may block.
+const DISK_STEPS_MAX: usize = 128;
+
+/// How long a stage waits for the directory to be opened, before it goes without.
+const OPEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the parts of Tier 1 share. A path lock is taken before the index's, never after it.
 pub(super) struct Store {
@@ -41,10 +50,13 @@ pub(super) struct Store {
     /// Begins the names of this process's staging files; what else is in the directory was left by dead ones.
     process: String,
     staging_files: AtomicU64,
+    steps: Arc<Semaphore>,
     path_locks: [Mutex<()>; PATH_LOCKS],
     leaving: Mutex<Vec<Leaving>>,
     /// Set when something was refused for want of room: the janitor makes some even below the high mark.
     starved: AtomicBool,
+    /// Set when the disk had no room though the account says there is some: others use it too.
+    disk_full: AtomicBool,
     wishes: AtomicU64,
     granted: watch::Sender<u64>,
     wake: Notify,
@@ -64,20 +76,6 @@ pub(super) enum Phase {
 
 /// The directory's lock.
 pub(super) struct Lock(#[expect(dead_code, reason = "held, not used")] pub(super) Box<dyn Send + Sync>);
-
-/// A file that is to be removed.
-pub(super) enum Leaving {
-    /// A blob that no reader finds any longer.
-    Blob(Entry),
-    /// A staging file that was given up. It is open until it has no name, so that its end is not what frees the disk
-    /// on a thread that may not block.
-    Staging {
-        path: PathBuf,
-        #[expect(dead_code, reason = "held, not used")]
-        file: Option<Arc<dyn DiskFile>>,
-        staged_bytes: u64,
-    },
-}
 
 impl Store {
     pub(super) fn new(
@@ -111,9 +109,11 @@ impl Store {
             opened_at: Instant::now(),
             process: uuid::Uuid::new_v4().simple().to_string(),
             staging_files: AtomicU64::new(0),
+            steps: Arc::new(Semaphore::new(DISK_STEPS_MAX)),
             path_locks: std::array::from_fn(|_| Mutex::default()),
             leaving: Mutex::default(),
             starved: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
             wishes: AtomicU64::new(0),
             granted: watch::Sender::new(0),
             wake: Notify::new(),
@@ -126,7 +126,13 @@ impl Store {
         step: impl FnOnce(&Arc<Store>) -> Result<T, Tier1Error> + Send + 'static,
     ) -> Result<T, Tier1Error> {
         let store = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || step(&store)).await {
+        let permit = Arc::clone(&self.steps).acquire_owned().await;
+        let step = move || {
+            let done = step(&store);
+            drop(permit);
+            done
+        };
+        match tokio::task::spawn_blocking(step).await {
             Ok(done) => done,
             // The runtime is shutting down, or the step panicked, which its own thread has told of.
             Err(error) => Err(Tier1Error::Io(io::Error::other(error))),
@@ -193,13 +199,16 @@ impl Store {
     /// Waits until files may be written.
     pub(super) async fn opened(&self) -> Result<(), Tier1Error> {
         let mut phase = self.phase.subscribe();
-        let phase = phase.wait_for(|phase| !matches!(phase, Phase::Opening)).await;
-        match phase.as_deref() {
-            Ok(Phase::Loading(_) | Phase::Loaded(_)) => Ok(()),
-            Ok(Phase::Opening | Phase::Off) | Err(_) => {
-                Err(Tier1Error::Io(io::Error::other("the directory is not in use")))
-            }
+        let known = phase.wait_for(|phase| !matches!(phase, Phase::Opening));
+        let usable = tokio::time::timeout(OPEN_PATIENCE, known)
+            .await
+            .is_ok_and(|known| {
+                known.is_ok_and(|phase| matches!(*phase, Phase::Loading(_) | Phase::Loaded(_)))
+            });
+        if usable {
+            return Ok(());
         }
+        Err(Tier1Error::Io(io::Error::other("the directory is not in use")))
     }
 
     /// Notes bytes that are about to be written.
@@ -245,41 +254,13 @@ impl Store {
         std::mem::take(&mut self.leaving.lock())
     }
 
-    /// Removes a file and takes it off the account, or returns it with the disk's trouble. For threads that may block.
-    pub(super) fn remove_file(&self, leaving: Leaving) -> Result<(), Leaving> {
-        let remove = |path: &PathBuf| match self.disk.remove(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                self.faults.note(Op::Remove, &path.display(), &error);
-                Err(())
-            }
-            Ok(()) | Err(_) => Ok(()),
-        };
-        match &leaving {
-            Leaving::Blob(entry) => {
-                let digest = &entry.place.digest;
-                let _path = self.lock_path(digest);
-                // A newer copy has taken the path, and with it the old file's place.
-                let taken = self.index.lock().contains(&entry.place);
-                if !taken && remove(&self.layout.blob(&entry.place)).is_err() {
-                    return Err(leaving);
-                }
-                self.index.lock().left(entry.allocated_bytes);
-            }
-            Leaving::Staging {
-                path, staged_bytes, ..
-            } => {
-                if remove(path).is_err() {
-                    return Err(leaving);
-                }
-                self.index.lock().unstaged(*staged_bytes);
-            }
-        }
-        Ok(())
-    }
-
     /// Counts and logs an error of a step with a blob, and says what the caller can do about it.
     pub(super) fn trouble(&self, op: Op, place: &Place, error: io::Error) -> Tier1Error {
         self.faults.note(op, &place.digest, &error);
+        if is_full(&error) {
+            self.disk_full.store(true, Ordering::SeqCst);
+            self.call_janitor();
+        }
         Tier1Error::Io(error)
     }
 
@@ -287,6 +268,11 @@ impl Store {
         if self.watermarks.above_high(account.used_bytes()) {
             self.call_janitor();
         }
+    }
+
+    /// Whether the janitor shall evict a little whatever the marks say.
+    pub(super) fn disk_was_full(&self) -> bool {
+        self.disk_full.swap(false, Ordering::SeqCst)
     }
 
     /// Whether the janitor shall evict down to the low mark.
@@ -324,4 +310,11 @@ impl Store {
         // The sender is in `self`: this cannot fail.
         drop(granted.wait_for(|granted| *granted >= wishes).await);
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

@@ -105,7 +105,7 @@ impl MemoryDisk {
         state.free_bytes = None;
     }
 
-    /// Lets so many more bytes be written before ENOSPC.
+    /// Lets so many more bytes be written before ENOSPC. Removing a file gives its bytes back.
     pub fn limit_free_bytes(&self, bytes: u64) {
         self.0.state.lock().free_bytes = Some(bytes);
     }
@@ -134,6 +134,11 @@ impl MemoryDisk {
             .wait_for(|waiting| *waiting > 0)
             .await
             .expect("the disk is here");
+    }
+
+    /// Threads that wait at held steps.
+    pub fn waiting(&self) -> usize {
+        *self.0.waiting.borrow()
     }
 
     /// Dies after so many more changes: the one after them is half done if it is a write, and everything fails from there
@@ -350,8 +355,11 @@ impl Disk for MemoryDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.step(Step::Remove, true, |state| {
-            let removed = state.files.remove(path);
-            removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+            let removed = state.files.remove(path).ok_or(io::ErrorKind::NotFound)?;
+            if let Some(free_bytes) = &mut state.free_bytes {
+                *free_bytes += removed.lock().bytes.len() as u64;
+            }
+            Ok(())
         })
     }
 

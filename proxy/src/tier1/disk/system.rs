@@ -57,12 +57,11 @@ impl Disk for SystemDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = fs_err::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
-        Ok(self.file(file))
+        let mut options = fs_err::OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        // What builds make is nobody else's business on this machine.
+        fs_err::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(self.file(options.open(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 
-use super::super::layout::Home;
 use super::super::policy::Lru;
 use super::*;
 use crate::call::Scope;

@@ -220,3 +220,35 @@ async fn a_long_run_stays_under_the_marks() {
     assert!(node.account().blobs <= 450);
     assert!(node.metrics.evicted.get() >= 8 * 256 - 450);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_others_filled_makes_room_though_the_marks_are_far() {
+    let node = Node::new().await;
+    fill(&node, 0..100).await;
+    node.disk.limit_free_bytes(0);
+    let refused = try_put(&node.tier1, &key(&small(100)), &small(100)).await;
+    assert!(matches!(refused, Err(Tier1Error::Io(_))));
+    node.check_account().await;
+    assert_eq!(node.metrics.evicted.get(), 64);
+    fill(&node, 100..101).await;
+    assert!(has(&node, 99) && has(&node, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_takes_a_bounded_number_of_threads() {
+    let node = Node::new().await;
+    drop(node.put(&key(&small(0)), &small(0)).await);
+    node.disk.hold(Step::Open);
+    let tasks = TaskGroup::new();
+    for _ in 0..300 {
+        let pinned = node.tier1.lookup(&key(&small(0))).unwrap();
+        drop(tasks.spawn(async move { read_all(&pinned, 9999).await }));
+    }
+    node.disk.somebody_waits().await;
+    let stranger = tokio::task::spawn_blocking(|| "served");
+    assert_eq!(stranger.await.unwrap(), "served");
+    assert!(node.disk.waiting() <= 128);
+    node.disk.release(Step::Open);
+    assert_eq!(tasks.settle(Duration::from_secs(60)).await, 0);
+    node.check_account().await;
+}
