@@ -96,7 +96,8 @@ impl Tier1 {
     /// Opens a staging file. Waits for the directory to be opened, not for its scan.
     ///
     /// # Errors
-    /// [`Tier1Error::Full`], [`Tier1Error::Io`]: go on without a copy.
+    /// [`Tier1Error::Full`] if there is no room, or none for a blob of this length ([`Tier1::keeps`]), [`Tier1Error::Io`]: go
+    /// on without a copy.
     pub async fn stage(&self, key: &BlobKey) -> Result<Staged, Tier1Error> {
         Staged::create(&self.0, key).await
     }

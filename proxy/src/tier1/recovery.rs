@@ -27,7 +27,7 @@ pub(super) async fn run(store: Arc<Store>) {
         clock_ms: opened.clock_ms,
         found: Found::default(),
     };
-    let mut steps = vec![Step::Staging, Step::Scopes];
+    let mut steps = vec![Step::Scopes, Step::Staging];
     while let Some(step) = steps.pop() {
         if stop.is_cancelled() {
             return;

@@ -372,7 +372,7 @@ async fn blobs_of_unwelcome_length_are_not_staged() {
     assert_eq!(node.account(), Account::default());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_tasks_put_read_and_discard_one_blob_and_none_sees_wrong_bytes() {
     let node = Node::new().await;
     let bytes = Arc::new(blob(1, 100_000));

@@ -30,8 +30,10 @@ pub enum Step {
     Rename,
     /// [`Disk::remove`].
     Remove,
-    /// [`Disk::list`] and both ways to ask for facts.
+    /// Both ways to ask for facts.
     Look,
+    /// [`Disk::list`].
+    List,
 }
 
 /// A disk in memory. Clones are the same disk.
@@ -364,7 +366,7 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Listed>> {
-        self.step(Step::Look, false, |state| {
+        self.step(Step::List, false, |state| {
             if !state.dirs.contains(dir) {
                 return Err(io::ErrorKind::NotFound.into());
             }

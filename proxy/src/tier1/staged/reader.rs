@@ -13,7 +13,7 @@ use crate::tier1::layout::Place;
 use crate::tier1::store::Store;
 
 /// Reads below the watermark while appends go on. Stays readable after publish, after eviction and, for the bytes that were
-/// appended, after the [`Staged`] was dropped.
+/// appended, after the [`Staged`](super::Staged) was dropped.
 #[derive(Clone)]
 pub struct StagedReader {
     pub(super) store: Arc<Store>,
@@ -28,7 +28,7 @@ impl StagedReader {
     }
 
     /// Reads appended bytes from offset `from`: at most `len_max`, none at the watermark or beyond it. Checked as those of
-    /// a [`Pinned`].
+    /// a [`Pinned`](crate::tier1::Pinned).
     ///
     /// # Errors
     /// [`Tier1Error::Damaged`], [`Tier1Error::Io`]: the bytes must come from elsewhere.
