@@ -1,6 +1,6 @@
 //! A Tier 2 in memory: the fake for tests of what lies above, and their reference model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,6 +35,8 @@ struct State {
     failure: Option<Tier2Error>,
     log: Vec<LoggedCall>,
     offers: Option<Arc<Offers>>,
+    acks_early: bool,
+    spoilt: HashSet<BlobKey>,
 }
 
 /// A call that arrived, in the order of arrival.
@@ -97,9 +99,19 @@ impl MemoryTier2 {
     }
 
     /// Writes take only bytes below this offset until the gate is raised; at or above a blob's size the acknowledgement
-    /// passes.
+    /// passes. At 0, updates of action results are held as well.
     pub fn hold_writes_at(&self, byte: u64) {
         self.write_gate.send_replace(byte);
+    }
+
+    /// From now on a write of a blob that is there is acknowledged at its first piece.
+    pub fn ack_early(&self) {
+        self.state.lock().acks_early = true;
+    }
+
+    /// From now on what batches write under this key is stored as zeros.
+    pub fn spoil_writes_of(&self, key: &BlobKey) {
+        self.state.lock().spoilt.insert(key.clone());
     }
 
     /// The calls that arrived so far.
@@ -185,6 +197,12 @@ impl Tier2 for Arc<MemoryTier2> {
             return Err(Tier2Error::Aborted);
         };
         self.arrive("write", std::slice::from_ref(digest), 0)?;
+        let acks_early = self.state.lock().acks_early;
+        if acks_early && self.blob(&call.blob(digest)).is_some() {
+            return Ok(Ack {
+                sent_at: Instant::now(),
+            });
+        }
         let mut gate = self.write_gate.subscribe();
         let mut bytes = Vec::new();
         loop {
@@ -249,7 +267,16 @@ impl Tier2 for Arc<MemoryTier2> {
         }
         let sent_at = Instant::now();
         for (proof, bytes) in blobs {
-            self.plant(call.blob(proof.digest()), bytes);
+            let key = call.blob(proof.digest());
+            let spoilt = self.state.lock().spoilt.contains(&key);
+            self.plant(
+                key,
+                if spoilt {
+                    Bytes::from(vec![0; bytes.len()])
+                } else {
+                    bytes
+                },
+            );
         }
         vec![Ok(Ack { sent_at }); digests.len()]
     }
@@ -273,6 +300,7 @@ impl Tier2 for Arc<MemoryTier2> {
     ) -> Result<Ack, Tier2Error> {
         let sent_at = Instant::now();
         self.arrive("put_action", &[key.0], 0)?;
+        pass(&mut self.write_gate.subscribe(), 0).await;
         self.state.lock().actions.insert(call.action(key), result.0);
         Ok(Ack { sent_at })
     }

@@ -95,14 +95,11 @@ pub(super) struct PendingGuard {
 impl Drop for PendingGuard {
     fn drop(&mut self) {
         let mut copies = self.pending.copies.lock();
-        if copies
-            .by_key
-            .get(&self.key)
-            .is_some_and(|(ticket, _)| *ticket == self.ticket)
+        let newest = copies.by_key.get(&self.key);
+        if newest.is_some_and(|(ticket, _)| *ticket == self.ticket)
+            && let Some((_, copy)) = copies.by_key.remove(&self.key)
         {
-            if let Some((_, copy)) = copies.by_key.remove(&self.key) {
-                copies.memory_bytes -= copy.memory_bytes();
-            }
+            copies.memory_bytes -= copy.memory_bytes();
         }
     }
 }
