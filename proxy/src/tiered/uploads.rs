@@ -268,9 +268,10 @@ impl Inner {
                 continue;
             };
             let key = session.key.clone();
-            let pending = self
-                .pending
-                .hold(key.clone(), PendingCopy::Staged(staged.reader()));
+            let copy = PendingCopy::Staged(staged.reader());
+            let Some(pending) = self.pending.hold(key.clone(), copy) else {
+                return;
+            };
             let publish = self.tasks.spawn(async move {
                 if let Err(error) = staged.publish(proof).await {
                     let error = &error as &dyn std::error::Error;

@@ -68,10 +68,9 @@ async fn write(
             };
             answers.insert(key.digest, answer.clone());
             if answer.is_ok() && inner.tier1.keeps(&key.digest) {
-                let pending = inner
-                    .pending
-                    .hold(key.clone(), PendingCopy::Memory(bytes.clone()));
-                fills.push((key, proof, bytes, pending));
+                let copy = PendingCopy::Memory(bytes.clone());
+                let pending = inner.pending.hold(key.clone(), copy);
+                fills.extend(pending.map(|pending| (key, proof, bytes, pending)));
             }
         }
     }
