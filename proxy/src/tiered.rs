@@ -6,6 +6,7 @@ mod contest;
 mod error;
 mod feeder;
 mod names;
+mod order;
 mod pending;
 mod presence;
 mod resume;

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::CallError;
+use super::order::uploads_first;
 use super::writes::{Inner, Writes};
 use crate::call::{ActionKey, Call};
 use crate::digest::ActionDigest;
@@ -77,12 +78,14 @@ impl Writes {
         Ok(self.0.tier2.action(call, key).await?)
     }
 
-    /// Writes an action result, as the bytes that the client sent, after the updates of the same key that came before.
+    /// Writes an action result, as the bytes that the client sent, after the updates of the same key that came before and
+    /// after the uploads of the blobs that it names, if they come through this node.
     /// Goes on when the future is dropped, so that a later update cannot overtake it.
     ///
     /// # Errors
     /// What Tier 2 says; [`CallError::Overloaded`] if too many updates of the key wait; [`CallError::DeadlineExceeded`] if
-    /// the caller's time was up before this one's turn, and nothing was sent.
+    /// the caller's time was up before this one's turn, and nothing was sent; [`crate::tier2::Tier2Error::Aborted`] if a blob
+    /// that it names is being uploaded and does not arrive.
     pub async fn put_action(
         &self,
         call: &Call,
@@ -114,18 +117,22 @@ async fn update(
         // Dropped or fired: either way it is done.
         let _done = before.await;
     }
-    let in_time = call.deadline.is_none_or(|deadline| deadline > Instant::now());
-    let outcome = if in_time {
-        inner
-            .tier2
-            .put_action(&call, &key, result)
-            .await
-            .map(|_ack| ())
-            .map_err(CallError::from)
-    } else {
-        Err(CallError::DeadlineExceeded)
-    };
+    let outcome = send(&inner, &call, &key, result).await;
     inner.lines.leave(&call.action(&key));
     let _last = place.done.send(());
     outcome
+}
+
+async fn send(
+    inner: &Inner,
+    call: &Call,
+    key: &ActionDigest,
+    result: RawActionResult,
+) -> Result<(), CallError> {
+    uploads_first(inner, call, key.0.function(), &result).await?;
+    if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Err(CallError::DeadlineExceeded);
+    }
+    let _ack = inner.tier2.put_action(call, key, result).await?;
+    Ok(())
 }

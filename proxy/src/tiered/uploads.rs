@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::CallError;
 use super::contest::{Candidate, choose, gives_way};
@@ -37,6 +38,8 @@ struct Contest {
     candidates: Vec<Arc<Session>>,
     /// Tells the contest's task to look again.
     changed: Arc<Notify>,
+    /// Fires when the contest is closed.
+    over: DropGuard,
 }
 
 /// What the contest's task does next.
@@ -73,6 +76,12 @@ impl Contests {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.by_key.lock().is_empty()
+    }
+
+    /// Fires when the uploads of this blob have ended; `None` if there are none.
+    pub(super) fn over(&self, key: &BlobKey) -> Option<CancellationToken> {
+        let by_key = self.by_key.lock();
+        by_key.get(key).map(|contest| contest.over.token().clone())
     }
 
     /// Something changed for one of the uploads.
@@ -173,6 +182,7 @@ impl Inner {
         let contest = Contest {
             candidates: vec![session],
             changed: changed.clone(),
+            over: CancellationToken::new().drop_guard(),
         };
         by_key.insert(key.clone(), contest);
         drop(self.tasks.spawn(self.clone().hold_contest(key, changed)));

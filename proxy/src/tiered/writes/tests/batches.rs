@@ -214,3 +214,60 @@ async fn a_line_of_updates_is_bounded_and_a_late_one_is_not_sent() {
     assert_eq!(node.tier2.count("put_action"), 32);
     put(0).await.unwrap();
 }
+
+fn result_naming(blob: &Blob) -> RawActionResult {
+    let named = proto::reapi::OutputFile {
+        digest: Some(proto::reapi::Digest {
+            hash: blob.digest.hash().to_hex(),
+            size_bytes: i64::try_from(blob.digest.size_bytes()).unwrap(),
+        }),
+        ..Default::default()
+    };
+    let result = proto::reapi::ActionResult {
+        output_files: vec![named],
+        ..Default::default()
+    };
+    RawActionResult(prost::Message::encode_to_vec(&result).into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_waits_for_the_uploads_of_what_it_names() {
+    // P1, R16, PXY-39
+    for ends_well in [true, false] {
+        let node = Node::new();
+        let (call, action) = (call(), action());
+        let blob = Blob::of_len(2 * CHUNK);
+        let mut upload = node.begin(&blob, "name").await;
+        push_all(&mut upload, &blob, 0..CHUNK).await;
+        let mut put = Box::pin(node.writes.put_action(&call, &action, result_naming(&blob)));
+        assert!(waits(&mut put).await);
+        assert_eq!(node.tier2.count("put_action"), 0);
+        if ends_well {
+            push_all(&mut upload, &blob, CHUNK..2 * CHUNK).await;
+            upload.finish().await.unwrap();
+            put.await.unwrap();
+        } else {
+            drop(upload);
+            let error = put.await.unwrap_err();
+            assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
+        }
+        assert_eq!(node.tier2.count("put_action"), usize::from(ends_well));
+        node.settles().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_waits_for_a_stalled_upload_only_so_long_and_for_others_not_at_all() {
+    let node = Node::new();
+    let (stalled, other) = (Blob::of_len(2 * CHUNK), Blob::of_len(3 * CHUNK));
+    let mut upload = node.begin(&stalled, "name").await;
+    push_all(&mut upload, &stalled, 0..CHUNK).await;
+    let (call, action) = (call(), action());
+    let put = |blob| node.writes.put_action(&call, &action, result_naming(blob));
+    put(&other).await.unwrap();
+    let began = Instant::now();
+    let error = put(&stalled).await.unwrap_err();
+    assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert_eq!(node.tier2.count("put_action"), 1);
+}
