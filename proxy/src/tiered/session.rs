@@ -364,6 +364,11 @@ impl Session {
         Some((intake.staged.take()?, proof))
     }
 
+    /// Another upload of the blob leads.
+    pub(super) fn follow(&self) {
+        self.change(|state| state.tape.follow());
+    }
+
     /// Begins an upstream stream at byte 0. Returns its number.
     pub(super) fn start_feed(&self) -> u64 {
         self.change(|state| state.tape.start_feed(Instant::now()))

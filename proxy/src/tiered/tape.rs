@@ -29,6 +29,9 @@ pub(super) struct Tape {
     readable: bool,
     staged_bytes: u64,
     feed: Option<Feed>,
+    /// Nobody leads yet. Until somebody does, nothing that came is forgotten: an upload that has no company never needs
+    /// its file.
+    hopeful: bool,
     attempts: u64,
     /// Since when the next step is the client's.
     quiet_since: Instant,
@@ -75,6 +78,7 @@ impl Tape {
             readable: true,
             staged_bytes: 0,
             feed: None,
+            hopeful: true,
             attempts: 0,
             quiet_since: now,
         }
@@ -156,6 +160,7 @@ impl Tape {
     /// Begins an upstream stream at byte 0 and ends the one before. Returns the number that the stream shows.
     pub(super) fn start_feed(&mut self, now: Instant) -> u64 {
         self.attempts += 1;
+        self.hopeful = false;
         self.quiet_since = now;
         self.feed = Some(Feed {
             attempt: self.attempts,
@@ -163,6 +168,12 @@ impl Tape {
             starved: Duration::ZERO,
         });
         self.attempts
+    }
+
+    /// Another upload leads.
+    pub(super) fn follow(&mut self) {
+        self.hopeful = false;
+        self.trim();
     }
 
     /// The client came back: its silence until now is forgiven.
@@ -259,7 +270,7 @@ impl Tape {
             .filter(|at| *at >= self.recent_start);
         while let Some(front) = self.recent.front() {
             let end = self.recent_start + front.len() as u64;
-            let sent = near.is_none_or(|at| end <= at);
+            let sent = near.map_or(!self.hopeful, |at| end <= at);
             let kept = self.readable && end <= self.staged_bytes;
             let crowded = !self.staging && near.is_some() && !self.has_room();
             if !(sent && (kept || crowded)) {

@@ -36,6 +36,8 @@ pub(super) struct Contests {
 
 struct Contest {
     candidates: Vec<Arc<Session>>,
+    /// One of them feeds Tier 2.
+    led: bool,
     /// Tells the contest's task to look again.
     changed: Arc<Notify>,
     /// Fires when the contest is closed.
@@ -99,13 +101,22 @@ impl Contests {
 
     fn step(&self, key: &BlobKey) -> Step {
         let mut by_key = self.by_key.lock();
-        let Some(contest) = by_key.get(key) else {
+        let Some(contest) = by_key.get_mut(key) else {
             return Step::Done;
         };
         let facts = contest.facts();
-        if let Some(leader) = choose(&facts).and_then(|index| contest.candidates.get(index)) {
+        let leader = choose(&facts).and_then(|index| contest.candidates.get(index));
+        contest.led = leader.is_some();
+        if let Some(leader) = leader {
             // Within the lock, so that a client that hangs up does so before its stream begins or ends it.
             let attempt = leader.start_feed();
+            for other in contest
+                .candidates
+                .iter()
+                .filter(|other| !Arc::ptr_eq(other, leader))
+            {
+                other.follow();
+            }
             return Step::Lead(leader.clone(), attempt);
         }
         if facts.iter().any(|candidate| candidate.whole) {
@@ -167,6 +178,9 @@ impl Inner {
     pub(super) fn join(self: &Arc<Inner>, session: Arc<Session>) {
         let mut by_key = self.contests.by_key.lock();
         if let Some(contest) = by_key.get_mut(&session.key) {
+            if contest.led {
+                session.follow();
+            }
             if !contest
                 .candidates
                 .iter()
@@ -181,6 +195,7 @@ impl Inner {
         let changed = Arc::new(Notify::new());
         let contest = Contest {
             candidates: vec![session],
+            led: false,
             changed: changed.clone(),
             over: CancellationToken::new().drop_guard(),
         };

@@ -30,6 +30,7 @@ fn the_last_piece_is_held_until_the_upload_is_finished() {
     assert_eq!(in_memory.next(attempt, true, now()), Next::Finish(chunk(2)));
 
     let mut on_disk = tape(2, true);
+    on_disk.follow();
     push_and_stage(&mut on_disk, 1);
     push_and_stage(&mut on_disk, 2);
     let attempt = on_disk.start_feed(now());
@@ -71,8 +72,22 @@ fn a_slow_tier_2_makes_its_client_wait() {
 }
 
 #[test]
+fn an_upload_without_company_never_needs_its_file() {
+    let mut tape = tape(100, true);
+    while tape.has_room() {
+        push_and_stage(&mut tape, 1);
+    }
+    tape.lose_staged();
+    let attempt = tape.start_feed(now());
+    for _ in 0..tape.watermark() / CHUNK as u64 {
+        assert_eq!(tape.next(attempt, false, now()), Next::Send(chunk(1)));
+    }
+}
+
+#[test]
 fn a_follower_with_a_file_never_waits_and_holds_nothing() {
     let mut tape = tape(100, true);
+    tape.follow();
     for _ in 0..50 {
         assert!(tape.has_room());
         push_and_stage(&mut tape, 0);
@@ -111,6 +126,7 @@ fn without_a_file_an_upload_that_outgrew_memory_cannot_begin_again() {
 #[test]
 fn a_file_that_breaks_midway_serves_the_prefix_and_memory_the_rest() {
     let mut tape = tape(4, true);
+    tape.follow();
     push_and_stage(&mut tape, 1);
     tape.push(chunk(2), now());
     tape.stop_staging();
@@ -130,6 +146,7 @@ fn a_file_that_breaks_midway_serves_the_prefix_and_memory_the_rest() {
 #[test]
 fn an_unreadable_file_ends_the_stream_unless_memory_has_it_all() {
     let mut staged = tape(2, true);
+    staged.follow();
     push_and_stage(&mut staged, 1);
     staged.lose_staged();
     assert!(!staged.is_whole());
@@ -157,6 +174,7 @@ fn only_the_newest_stream_is_fed() {
 async fn quiet_counts_only_while_the_next_step_is_the_clients() {
     let second = Duration::from_secs(1);
     let mut tape = tape(3, true);
+    tape.follow();
     push_and_stage(&mut tape, 1);
     tokio::time::advance(second).await;
     assert_eq!(tape.quiet(now()), second);

@@ -5,12 +5,14 @@ use super::*;
 use crate::call::{Cause, InstanceName, Scope};
 use crate::digest::{ActionDigest, Function};
 use crate::metrics::Metrics;
-use crate::tier1::{SystemDisk, Tier1Options};
+use crate::tier1::Tier1Options;
+use crate::tier1::disk::memory::{MemoryDisk, Step};
 use crate::tier2::memory::MemoryTier2;
 use crate::tier2::{RawActionResult, UpstreamStatus};
 use crate::tiered::{PendingCopy, Pushed};
 
 mod batches;
+mod disk_faults;
 mod interleaved;
 mod resuming;
 mod sharing;
@@ -26,55 +28,45 @@ const RESUME_WINDOW: Duration = Duration::from_secs(60);
 
 /// A write side between a Tier 1 and a Tier 2 that tests can look into.
 struct Node {
+    disk: MemoryDisk,
     tier1: Tier1,
     tier2: Arc<MemoryTier2>,
     pending: Arc<Pending>,
     bad: Arc<BadBlobs>,
     writes: Writes,
     tasks: TaskGroup,
+    /// Tier 1's own tasks, which do not end.
+    _tier1_tasks: TaskGroup,
     metrics: Metrics,
-    _dir: tempfile::TempDir,
-}
-
-struct NodeOptions {
-    publish: Publish,
-    blob_bytes_max: u64,
 }
 
 impl Node {
     fn new() -> Node {
-        Node::with(Publish::Sync)
+        Node::build(Publish::Sync, u64::MAX)
     }
 
     fn with(publish: Publish) -> Node {
-        let blob_bytes_max = u64::MAX;
-        Node::build(NodeOptions {
-            publish,
-            blob_bytes_max,
-        })
+        Node::build(publish, u64::MAX)
     }
 
     /// A node whose Tier 1 keeps nothing.
     fn without_files() -> Node {
-        Node::build(NodeOptions {
-            publish: Publish::Sync,
-            blob_bytes_max: 0,
-        })
+        Node::build(Publish::Sync, 0)
     }
 
-    fn build(options: NodeOptions) -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let (tasks, metrics) = (TaskGroup::new(), Metrics::new());
+    fn build(publish: Publish, blob_bytes_max: u64) -> Node {
+        let (tasks, tier1_tasks, metrics) = (TaskGroup::new(), TaskGroup::new(), Metrics::new());
+        let disk = MemoryDisk::new();
         let tier1 = Tier1::open(
             Tier1Options {
-                dir: dir.path().to_owned(),
+                dir: "/tier1".into(),
                 max_bytes: 1 << 30,
                 high_watermark_percent: 95,
                 low_watermark_percent: 90,
-                blob_bytes_max: options.blob_bytes_max,
+                blob_bytes_max,
             },
-            Arc::new(SystemDisk::new()),
-            &tasks,
+            Arc::new(disk.clone()),
+            &tier1_tasks,
             metrics.tier1.clone(),
         );
         let tier2 = Arc::new(MemoryTier2::default());
@@ -86,21 +78,22 @@ impl Node {
             pending.clone(),
             bad.clone(),
             WriteOptions {
-                publish: options.publish,
+                publish,
                 resume_window: RESUME_WINDOW,
             },
             tasks.clone(),
             metrics.uploads.clone(),
         );
         Node {
+            disk,
             tier1,
             tier2,
             pending,
             bad,
             writes,
             tasks,
+            _tier1_tasks: tier1_tasks,
             metrics,
-            _dir: dir,
         }
     }
 
@@ -135,6 +128,7 @@ impl Node {
     }
 
     async fn in_tier1(&self, blob: &Blob) -> bool {
+        self.tier1.loaded().await;
         let Some(pinned) = self.tier1.lookup(&blob.key()) else {
             return false;
         };

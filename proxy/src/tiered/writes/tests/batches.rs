@@ -68,9 +68,12 @@ async fn a_batch_goes_on_when_its_client_hangs_up() {
 async fn blobs_of_a_batch_can_be_read_before_tier_1_has_them() {
     let node = Node::with(Publish::Async);
     let blob = Blob::of_len(10);
+    node.disk.hold(Step::Rename);
     let answers = node.writes.batch(&call(), vec![whole(&blob)]).await;
     answers[0].as_ref().unwrap();
-    assert!(node.pending.find(&blob.key()).is_some() || node.in_tier1(&blob).await);
+    let found = node.pending.find(&blob.key());
+    assert!(matches!(found, Some(PendingCopy::Memory(bytes)) if bytes == blob.bytes));
+    node.disk.release(Step::Rename);
     node.settles().await;
     assert!(node.pending.find(&blob.key()).is_none() && node.in_tier1(&blob).await);
 }

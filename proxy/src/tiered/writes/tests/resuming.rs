@@ -161,9 +161,11 @@ async fn a_part_survives_a_failure_of_tier_2() {
     // PXY-63
     let node = Node::new();
     let blob = Blob::of_len(6 * CHUNK);
-    node.tier2.fail_with(Some(Tier2Error::down("reset")));
+    node.tier2.hold_writes_at(1);
     let mut upload = node.begin(&blob, "name").await;
     push_all(&mut upload, &blob, 0..2 * CHUNK).await;
+    node.tier2.fail_with(Some(Tier2Error::down("reset")));
+    node.tier2.hold_writes_at(u64::MAX);
     assert!(upload.acknowledged().await.is_err());
     drop(upload);
     let status = node.writes.status(&call(), &blob.digest, "name").await;
