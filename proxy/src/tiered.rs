@@ -20,6 +20,8 @@ mod pending;
 mod presence;
 mod range;
 mod read;
+#[cfg(test)]
+mod read_harness;
 mod reading;
 mod resume;
 mod ring;

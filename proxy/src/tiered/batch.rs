@@ -153,3 +153,6 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

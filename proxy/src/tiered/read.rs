@@ -323,3 +323,10 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

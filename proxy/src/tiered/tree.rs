@@ -295,3 +295,6 @@ impl Walk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
