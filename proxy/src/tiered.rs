@@ -35,6 +35,11 @@ mod uploads;
 mod write_batch;
 mod writes;
 
+use std::sync::Arc;
+
+use crate::call::InstanceName;
+use crate::tier2::{Offers, Tier2};
+
 pub use self::bad::BadBlobs;
 pub use self::error::CallError;
 pub use self::pending::{Pending, PendingCopy};
@@ -44,3 +49,25 @@ pub use self::source::READ_CHUNK_BYTES;
 pub use self::tree::{TreeError, TreePage, TreeToken};
 pub use self::upload::{Pushed, Upload};
 pub use self::writes::{Publish, WriteOptions, WriteStatus, Writes};
+
+/// Both tiers, as the edge sees them. Cheap to clone.
+#[derive(Clone)]
+pub struct Tiered {
+    /// Blobs and trees, out.
+    pub reads: Reads,
+    /// Blobs in, presence, action results.
+    pub writes: Writes,
+    tier2: Arc<dyn Tier2>,
+}
+
+impl Tiered {
+    /// Puts the two sides together. Both are over `tier2`.
+    pub fn new(reads: Reads, writes: Writes, tier2: Arc<dyn Tier2>) -> Tiered {
+        Tiered { reads, writes, tier2 }
+    }
+
+    /// What Tier 2 allows for `instance`, as far as it is known. Asks nobody.
+    pub fn offers(&self, instance: &InstanceName) -> Arc<Offers> {
+        self.tier2.offers(instance)
+    }
+}
