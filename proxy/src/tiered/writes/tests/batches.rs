@@ -1,0 +1,276 @@
+use futures::FutureExt;
+
+use super::*;
+use crate::blob::Verified;
+
+fn whole(blob: &Blob) -> (Verified, Bytes) {
+    let proof = Verified::of(blob.digest, &blob.bytes).unwrap();
+    (proof, blob.bytes.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_reaches_both_tiers_and_sends_each_blob_once() {
+    // CAS-BUB-13, CAS-BUB-15, CAS-BUB-16
+    let node = Node::new();
+    let (one, two, empty) = (Blob::of_len(10), Blob::of_len(CHUNK), Blob::of(Bytes::new()));
+    let blobs = vec![whole(&one), whole(&empty), whole(&two), whole(&one)];
+    let answers = node.writes.batch(&call(), blobs).await;
+    assert_eq!(answers.len(), 4);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(node.tier2.log()[0].digests, [one.digest, two.digest]);
+    for blob in [&one, &two] {
+        assert!(node.in_tier2(blob) && node.in_tier1(blob).await);
+    }
+    assert!(node.writes.batch(&call(), Vec::new()).await.is_empty());
+    assert_eq!(node.tier2.count("write_batch"), 1);
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn blobs_of_a_batch_fail_one_by_one_and_what_failed_is_not_kept() {
+    // CAS-BUB-01, CAS-BUB-19, R10
+    let node = Node::new();
+    let (good, bad) = (Blob::of_len(10), Blob::of_len(20));
+    node.bad.condemn(&bad.key());
+    node.tier2.spoil_writes_of(&bad.key());
+    let answers = node.writes.batch(&call(), vec![whole(&bad), whole(&good)]).await;
+    let [Err(CallError::Tier2(Tier2Error::Corrupt(_))), Ok(())] = answers.as_slice() else {
+        panic!("{answers:?}");
+    };
+    assert!(!node.in_tier1(&bad).await && node.in_tier1(&good).await);
+    assert!(node.pending.find(&bad.key()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_tier_2_refuses_is_not_kept() {
+    let node = Node::new();
+    let (one, empty) = (Blob::of_len(10), Blob::of(Bytes::new()));
+    node.tier2.fail_with(Some(answered(Code::ResourceExhausted))); // CAS-BUB-06
+    let answers = node.writes.batch(&call(), vec![whole(&one), whole(&empty)]).await;
+    let [Err(CallError::Tier2(Tier2Error::Answered(_))), Ok(())] = answers.as_slice() else {
+        panic!("{answers:?}");
+    };
+    assert!(!node.in_tier1(&one).await);
+    assert!(node.pending.find(&one.key()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_goes_on_when_its_client_hangs_up() {
+    let node = Node::new();
+    let blob = Blob::of_len(10);
+    let batch = node.writes.batch(&call(), vec![whole(&blob)]).now_or_never();
+    assert!(batch.is_none());
+    node.settles().await;
+    assert!(node.in_tier2(&blob) && node.in_tier1(&blob).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn blobs_of_a_batch_can_be_read_before_tier_1_has_them() {
+    let node = Node::with(Publish::Async);
+    let blob = Blob::of_len(10);
+    node.disk.hold(Step::Rename);
+    let answers = node.writes.batch(&call(), vec![whole(&blob)]).await;
+    answers[0].as_ref().unwrap();
+    let found = node.pending.find(&blob.key());
+    assert!(matches!(found, Some(PendingCopy::Memory(bytes)) if bytes == blob.bytes));
+    node.disk.release(Step::Rename);
+    node.settles().await;
+    assert!(node.pending.find(&blob.key()).is_none() && node.in_tier1(&blob).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn find_missing_asks_tier_2_once_per_digest_and_never_for_the_empty_one() {
+    // CAS-FMB-01, CAS-FMB-03, CAS-FMB-07, PXY-74
+    let node = Node::new();
+    let (present, missing, empty) = (Blob::of_len(10), Blob::of_len(20), Blob::of(Bytes::new()));
+    node.upload(&present, "name").await.unwrap();
+    let asked = [&missing, &present, &empty, &missing].map(|blob| blob.digest);
+    let found = node.writes.find_missing(&call(), &asked).await.unwrap();
+    assert_eq!(found, [missing.digest]);
+    let log = node.tier2.log();
+    assert_eq!(log.last().unwrap().digests, [missing.digest, present.digest]);
+    let found = node.writes.find_missing(&call(), &[empty.digest]).await.unwrap();
+    assert_eq!(found, []);
+    assert_eq!(node.writes.find_missing(&call(), &[]).await.unwrap(), []); // CAS-FMB-04
+    assert_eq!(node.tier2.count("find_missing"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_in_tier_1_is_no_proof() {
+    // P2, PXY-34
+    let node = Node::new();
+    let blob = Blob::of_len(10);
+    node.upload(&blob, "name").await.unwrap();
+    node.tier2.evict(&blob.key());
+    assert!(node.in_tier1(&blob).await);
+    let found = node.writes.find_missing(&call(), &[blob.digest]).await.unwrap();
+    assert_eq!(found, [blob.digest]);
+    node.upload(&blob, "name").await.unwrap();
+    assert!(node.in_tier2(&blob));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_blob_is_missing_and_an_outage_is_not() {
+    // CAS-FMB-09, PXY-01, R10
+    let node = Node::new();
+    let (bad, present) = (Blob::of_len(10), Blob::of_len(20));
+    for blob in [&bad, &present] {
+        node.upload(blob, "name").await.unwrap();
+    }
+    node.bad.condemn(&bad.key());
+    let asked = [bad.digest, present.digest];
+    let found = node.writes.find_missing(&call(), &asked).await.unwrap();
+    assert_eq!(found, [bad.digest]);
+    node.tier2.fail_with(Some(Tier2Error::down("refused")));
+    let found = node.writes.find_missing(&call(), &asked).await;
+    assert!(
+        matches!(found, Err(CallError::Tier2(Tier2Error::Down(_)))),
+        "{found:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blob_is_missing_until_its_upload_is_acknowledged() {
+    // CAS-FMB-13
+    let node = Node::new();
+    let blob = Blob::of_len(2 * CHUNK);
+    node.tier2.hold_writes_at(blob.digest.size_bytes() - 1);
+    let mut upload = Box::pin(node.upload(&blob, "name"));
+    assert!(waits(&mut upload).await);
+    let asked = [blob.digest];
+    assert_eq!(node.writes.find_missing(&call(), &asked).await.unwrap(), asked);
+    node.tier2.hold_writes_at(u64::MAX);
+    upload.await.unwrap();
+    assert_eq!(node.writes.find_missing(&call(), &asked).await.unwrap(), []);
+}
+
+fn action() -> ActionDigest {
+    ActionDigest(Blob::of_len(33).digest)
+}
+
+fn result(text: &'static str) -> RawActionResult {
+    RawActionResult(Bytes::from_static(text.as_bytes()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_is_read_back_as_it_was_written() {
+    // AC-UPD-01, AC-UPD-10
+    let node = Node::new();
+    let missing = node.writes.action(&call(), &action()).await;
+    assert!(
+        matches!(missing, Err(CallError::Tier2(Tier2Error::NotFound))),
+        "{missing:?}"
+    );
+    for text in ["one", "two"] {
+        let put = node.writes.put_action(&call(), &action(), result(text)).await;
+        put.unwrap();
+        let found = node.writes.action(&call(), &action()).await;
+        assert_eq!(found.unwrap(), result(text));
+    }
+    node.tier2.fail_with(Some(answered(Code::Internal)));
+    let put = node.writes.put_action(&call(), &action(), result("three")).await;
+    assert!(
+        matches!(put, Err(CallError::Tier2(Tier2Error::Answered(_)))),
+        "{put:?}"
+    );
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_of_one_key_reach_tier_2_in_order_and_outlive_their_clients() {
+    // R7, PXY-42
+    let node = Node::new();
+    let (call, action) = (call(), action());
+    let put = |text| node.writes.put_action(&call, &action, result(text));
+    node.tier2.hold_writes_at(0);
+    let mut first = Box::pin(put("first"));
+    assert!(waits(&mut first).await);
+    assert!(put("second").now_or_never().is_none());
+    let mut third = Box::pin(put("third"));
+    assert!(waits(&mut third).await);
+    assert_eq!(node.tier2.count("put_action"), 1);
+    node.tier2.hold_writes_at(u64::MAX);
+    third.await.unwrap();
+    first.await.unwrap();
+    assert_eq!(node.tier2.count("put_action"), 3);
+    let found = node.writes.action(&call, &action).await;
+    assert_eq!(found.unwrap(), result("third"));
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_of_updates_is_bounded_and_a_late_one_is_not_sent() {
+    let node = Node::new();
+    let late = Call {
+        deadline: Some(Instant::now()),
+        ..call()
+    };
+    let put = node.writes.put_action(&late, &action(), result("late")).await;
+    assert!(matches!(put, Err(CallError::DeadlineExceeded)), "{put:?}");
+    assert_eq!(node.tier2.count("put_action"), 0);
+
+    let (call, action) = (call(), action());
+    let put = |_| node.writes.put_action(&call, &action, result("same"));
+    let outcomes = futures::future::join_all((0..64).map(put)).await;
+    let refused = |outcome: &&Result<(), CallError>| matches!(outcome, Err(CallError::Overloaded(_)));
+    assert_eq!(outcomes.iter().filter(refused).count(), 32);
+    assert_eq!(node.tier2.count("put_action"), 32);
+    put(0).await.unwrap();
+}
+
+fn result_naming(blob: &Blob) -> RawActionResult {
+    let named = proto::reapi::OutputFile {
+        digest: Some(proto::reapi::Digest {
+            hash: blob.digest.hash().to_hex(),
+            size_bytes: i64::try_from(blob.digest.size_bytes()).unwrap(),
+        }),
+        ..Default::default()
+    };
+    let result = proto::reapi::ActionResult {
+        output_files: vec![named],
+        ..Default::default()
+    };
+    RawActionResult(prost::Message::encode_to_vec(&result).into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_waits_for_the_uploads_of_what_it_names() {
+    // P1, R16, PXY-39
+    for ends_well in [true, false] {
+        let node = Node::new();
+        let (call, action) = (call(), action());
+        let blob = Blob::of_len(2 * CHUNK);
+        let mut upload = node.begin(&blob, "name").await;
+        push_all(&mut upload, &blob, 0..CHUNK).await;
+        let mut put = Box::pin(node.writes.put_action(&call, &action, result_naming(&blob)));
+        assert!(waits(&mut put).await);
+        assert_eq!(node.tier2.count("put_action"), 0);
+        if ends_well {
+            push_all(&mut upload, &blob, CHUNK..2 * CHUNK).await;
+            upload.finish().await.unwrap();
+            put.await.unwrap();
+        } else {
+            drop(upload);
+            let error = put.await.unwrap_err();
+            assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
+        }
+        assert_eq!(node.tier2.count("put_action"), usize::from(ends_well));
+        node.settles().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_waits_for_a_stalled_upload_only_so_long_and_for_others_not_at_all() {
+    let node = Node::new();
+    let (stalled, other) = (Blob::of_len(2 * CHUNK), Blob::of_len(3 * CHUNK));
+    let mut upload = node.begin(&stalled, "name").await;
+    push_all(&mut upload, &stalled, 0..CHUNK).await;
+    let (call, action) = (call(), action());
+    let put = |blob| node.writes.put_action(&call, &action, result_naming(blob));
+    put(&other).await.unwrap();
+    let began = Instant::now();
+    let error = put(&stalled).await.unwrap_err();
+    assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert_eq!(node.tier2.count("put_action"), 1);
+}
