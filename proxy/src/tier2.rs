@@ -6,6 +6,7 @@ pub mod health;
 #[cfg(test)]
 pub mod memory;
 pub mod metered;
+pub mod remote;
 pub mod split;
 
 use std::pin::Pin;
