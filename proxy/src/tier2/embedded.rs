@@ -381,9 +381,12 @@ impl Reader {
 }
 
 fn open(path: &Path) -> Result<File, Tier2Error> {
-    File::open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Tier2Error::NotFound,
-        _ => failed(error),
+    File::open(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            Tier2Error::NotFound
+        } else {
+            failed(error)
+        }
     })
 }
 

@@ -120,7 +120,11 @@ impl RemoteTier2 {
         metrics: &Tier2Metrics,
     ) -> Result<RemoteTier2, RemoteError> {
         let authority = options.endpoint.to_string();
-        let scheme = if options.endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
+        let scheme = if options.endpoint.tls {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
         let origin = Uri::builder()
             .scheme(scheme)
             .authority(authority.as_str())
@@ -485,7 +489,10 @@ impl Tier2 for RemoteTier2 {
     }
 
     async fn probe(&self, deadline: Instant) -> Result<(), Tier2Error> {
-        let nobodys = [Digest::of(Function::Sha256, b"nobody stores this: it is asked for to see an answer")];
+        let nobodys = [Digest::of(
+            Function::Sha256,
+            b"nobody stores this: it is asked for to see an answer",
+        )];
         let instance = self.remote.instances.any().cloned().unwrap_or_default();
         let call = Call {
             scope: Scope::from(&instance),

@@ -66,10 +66,10 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && dir != self.root => {
                 self.make_durable(dir.parent().unwrap_or(&self.root))?;
-                fs::create_dir(dir).or_else(|error| match error.kind() {
-                    io::ErrorKind::AlreadyExists => Ok(()),
-                    _ => Err(error),
-                })?;
+                match fs::create_dir(dir) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
             }
             Err(error) => return Err(error),
         }

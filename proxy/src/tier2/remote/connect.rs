@@ -135,7 +135,9 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ConnectorError> {
     let certificates = CertificateDer::pem_file_iter(path).map_err(|error| faulty(error.to_string()))?;
     for certificate in certificates {
         let certificate = certificate.map_err(|error| faulty(error.to_string()))?;
-        roots.add(certificate).map_err(|error| faulty(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| faulty(error.to_string()))?;
     }
     if roots.is_empty() {
         return Err(faulty("no certificate in it".to_owned()));

@@ -280,7 +280,10 @@ fn drop_bad_details(headers: &mut HeaderMap) {
         let mut alone = HeaderMap::new();
         alone.insert(DETAILS, details.clone());
         let alone = MetadataMap::from_headers(alone);
-        if alone.get_bin(DETAILS).is_none_or(|value| value.to_bytes().is_err()) {
+        if alone
+            .get_bin(DETAILS)
+            .is_none_or(|value| value.to_bytes().is_err())
+        {
             headers.remove(DETAILS);
         }
     }

@@ -52,7 +52,7 @@ impl TransportError {
     /// Sorts an error of a request. `draining`: the connection takes no more requests.
     pub(super) fn of_request(error: hyper::Error, draining: bool) -> TransportError {
         let reason = |h2: &h2::Error| {
-            h2.is_go_away()
+            (h2.is_go_away() && h2.is_remote())
                 || h2.reason() == Some(h2::Reason::REFUSED_STREAM)
                 || (draining && h2.reason() == Some(h2::Reason::CANCEL))
         };
@@ -107,10 +107,13 @@ pub(super) fn tier2_error(status: Status, call: &Call) -> Tier2Error {
             | TransportError::NoStatus => Tier2Error::down(status),
         };
     }
-    match status.code() {
-        Code::Unavailable | Code::Cancelled => Tier2Error::down(status),
-        Code::DeadlineExceeded if call.deadline.is_some() => Tier2Error::DeadlineExceeded,
-        code => answered(code, status.message(), status.details()),
+    let code = status.code();
+    if matches!(code, Code::Unavailable | Code::Cancelled) {
+        Tier2Error::down(status)
+    } else if code == Code::DeadlineExceeded && call.deadline.is_some() {
+        Tier2Error::DeadlineExceeded
+    } else {
+        answered(code, status.message(), status.details())
     }
 }
 
@@ -133,9 +136,10 @@ pub(super) fn answered(code: Code, message: &str, details: &[u8]) -> Tier2Error 
 
 /// For calls whose NOT_FOUND means the blob or the action result.
 pub(super) fn absent(error: Tier2Error) -> Tier2Error {
-    match error {
-        Tier2Error::Answered(status) if status.code == Code::NotFound => Tier2Error::NotFound,
-        other => other,
+    if matches!(&error, Tier2Error::Answered(status) if status.code == Code::NotFound) {
+        Tier2Error::NotFound
+    } else {
+        error
     }
 }
 
@@ -157,7 +161,12 @@ mod tests {
     fn only_unavailable_means_down_among_what_tier_2_answers() {
         let error = tier2_error(Status::unavailable("later"), &call());
         assert!(matches!(error, Tier2Error::Down(_)), "{error}");
-        for code in [Code::Internal, Code::NotFound, Code::InvalidArgument, Code::DeadlineExceeded] {
+        for code in [
+            Code::Internal,
+            Code::NotFound,
+            Code::InvalidArgument,
+            Code::DeadlineExceeded,
+        ] {
             let error = tier2_error(Status::new(code, "words"), &call());
             assert!(
                 matches!(&error, Tier2Error::Answered(status) if status.code == code && status.message == "words"),
@@ -182,7 +191,8 @@ mod tests {
             panic!("an answer");
         };
         assert_eq!((status.message.len(), status.details.len()), (1024, 0));
-        let Tier2Error::Answered(status) = answered(Code::Internal, &format!("x{}", "ä".repeat(1000)), b"d") else {
+        let Tier2Error::Answered(status) = answered(Code::Internal, &format!("x{}", "ä".repeat(1000)), b"d")
+        else {
             panic!("an answer");
         };
         assert_eq!((status.message.len(), &status.details[..]), (1023, &b"d"[..]));

@@ -16,7 +16,10 @@ pub struct InstanceMap {
 
 impl InstanceMap {
     /// `by_client` goes before `for_all`; a client that neither names is asked for under its own name.
-    pub fn new(for_all: Option<InstanceName>, by_client: BTreeMap<InstanceName, InstanceName>) -> InstanceMap {
+    pub fn new(
+        for_all: Option<InstanceName>,
+        by_client: BTreeMap<InstanceName, InstanceName>,
+    ) -> InstanceMap {
         InstanceMap { for_all, by_client }
     }
 
@@ -41,7 +44,11 @@ pub(super) fn read_name(instance: &InstanceName, digest: &Digest) -> String {
 
 /// `[instance/]uploads/uuid/blobs/hash/size`. The uuid is ours, a fresh one per attempt: servers may key by it.
 pub(super) fn write_name(instance: &InstanceName, digest: &Digest, uuid: Uuid) -> String {
-    format!("{}uploads/{uuid}/blobs/{}", prefix(instance), hash_and_size(digest))
+    format!(
+        "{}uploads/{uuid}/blobs/{}",
+        prefix(instance),
+        hash_and_size(digest)
+    )
 }
 
 fn prefix(instance: &InstanceName) -> String {
@@ -85,7 +92,13 @@ mod tests {
         assert_eq!(read_name(&name(""), &digest), tail);
         assert_eq!(read_name(&name("a/b"), &digest), format!("a/b/{tail}"));
         let uuid = Uuid::nil();
-        assert_eq!(write_name(&name(""), &digest, uuid), format!("uploads/{uuid}/{tail}"));
-        assert_eq!(write_name(&name("a"), &digest, uuid), format!("a/uploads/{uuid}/{tail}"));
+        assert_eq!(
+            write_name(&name(""), &digest, uuid),
+            format!("uploads/{uuid}/{tail}")
+        );
+        assert_eq!(
+            write_name(&name("a"), &digest, uuid),
+            format!("a/uploads/{uuid}/{tail}")
+        );
     }
 }

@@ -60,7 +60,10 @@ struct Shared {
 type Slot = Mutex<State>;
 
 enum State {
-    Empty { failures: u32, not_before: Option<Instant> },
+    Empty {
+        failures: u32,
+        not_before: Option<Instant>,
+    },
     Connecting(Outcome),
     Open(Arc<Connection>),
 }

@@ -109,7 +109,9 @@ impl Incoming {
                 return Ok(Some(message.data));
             }
             if waiting.elapsed() > self.alive_only {
-                return Err(Status::from_error(TransportError::Stalled(self.alive_only).into()));
+                return Err(Status::from_error(
+                    TransportError::Stalled(self.alive_only).into(),
+                ));
             }
         }
         Ok(None)

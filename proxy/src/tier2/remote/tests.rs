@@ -1,5 +1,5 @@
-mod pool;
 mod peer;
+mod pool;
 mod reads;
 mod small;
 mod tls;

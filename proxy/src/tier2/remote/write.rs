@@ -2,6 +2,7 @@
 //! an end.
 
 use std::pin::{Pin, pin};
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -106,24 +107,20 @@ struct Failed {
     begun: bool,
 }
 
-async fn upload(
-    remote: &Remote,
-    call: &Call,
-    digest: &Digest,
-    source: &mut Source,
-) -> Result<Ack, Failed> {
+async fn upload(remote: &Remote, call: &Call, digest: &Digest, source: &mut Source) -> Result<Ack, Failed> {
     let opened_at = Instant::now();
     let (sender, receiver) = mpsc::channel(1);
     let mut answer = exchange(remote, call, receiver);
     let name = names::write_name(remote.instances.upstream(&call.instance), digest, Uuid::new_v4());
+    let last_sent_at = OnceLock::new();
     let mut feeding = Feed {
         sender,
+        last_sent_at: &last_sent_at,
         name,
         offset: 0,
         stall: remote.times.stall,
         begun: false,
     };
-    let mut sent_at = None;
     let error = {
         let mut feed = pin!(feeding.run(source, digest));
         let mut fed = false;
@@ -136,7 +133,7 @@ async fn upload(
                     let answer = answer.unwrap_or_else(|_stopped| Err(Status::unavailable("this node is shutting down")));
                     match answer {
                         Ok(committed_size) => {
-                            let sent_at = sent_at.unwrap_or(opened_at);
+                            let sent_at = last_sent_at.get().copied().unwrap_or(opened_at);
                             match judge(committed_size, digest) {
                                 Ok(()) => return Ok(Ack { sent_at }),
                                 Err(error) => break Err(error),
@@ -147,10 +144,7 @@ async fn upload(
                 }
                 done = &mut feed, if !fed => {
                     let wait = match done {
-                        Ok(Fed::All { at }) => {
-                            sent_at = Some(at);
-                            commit_limit(remote.times.commit, digest)
-                        }
+                        Ok(Fed::All) => commit_limit(remote.times.commit, digest),
                         // Tier 2 takes no more: it has answered, or the connection is lost.
                         Ok(Fed::Closed) => remote.times.first_byte,
                         Err(error) => break Err(error),
@@ -191,32 +185,39 @@ fn judge(committed_size: i64, digest: &Digest) -> Result<(), Tier2Error> {
 }
 
 /// Turns pieces into messages.
-struct Feed {
+struct Feed<'a> {
     sender: mpsc::Sender<Message>,
     /// Sent with the first message only.
     name: String,
     offset: u64,
     stall: Duration,
     begun: bool,
+    /// When the last message was handed over, for the date of the acknowledgement.
+    last_sent_at: &'a OnceLock<Instant>,
 }
 
 enum Fed {
-    All { at: Instant },
+    All,
     Closed,
 }
 
-impl Feed {
+impl Feed<'_> {
     async fn run(&mut self, source: &mut Source, digest: &Digest) -> Result<Fed, Tier2Error> {
         loop {
             let mut part = match source.first.take() {
                 Some(first) => first,
                 None => {
+                    let next = source.body.next().await;
                     self.begun = true;
-                    Part::of(source.body.next().await)?
+                    Part::of(next)?
                 }
             };
             if let Some(proof) = &part.proof {
-                assert_eq!(proof.digest(), digest, "the proof is for the blob that is written");
+                assert_eq!(
+                    proof.digest(),
+                    digest,
+                    "the proof is for the blob that is written"
+                );
             }
             loop {
                 let data = part.bytes.split_to(part.bytes.len().min(DATA_BYTES_MAX));
@@ -224,7 +225,9 @@ impl Feed {
                 if data.is_empty() && !last {
                     break;
                 }
-                let at = Instant::now();
+                if last {
+                    self.last_sent_at.get_or_init(Instant::now);
+                }
                 let message = self.message(data, last);
                 if self.hand_over(self.sender.send(message)).await?.is_none() {
                     return Ok(Fed::Closed);
@@ -232,13 +235,16 @@ impl Feed {
                 if last {
                     // There is room again once the message was taken.
                     let taken = self.hand_over(self.sender.reserve()).await?.is_some();
-                    return Ok(if taken { Fed::All { at } } else { Fed::Closed });
+                    return Ok(if taken { Fed::All } else { Fed::Closed });
                 }
             }
         }
     }
 
-    async fn hand_over<T, E>(&self, taking: impl Future<Output = Result<T, E>>) -> Result<Option<T>, Tier2Error> {
+    async fn hand_over<T, E>(
+        &self,
+        taking: impl Future<Output = Result<T, E>>,
+    ) -> Result<Option<T>, Tier2Error> {
         match tokio::time::timeout(self.stall, taking).await {
             Ok(taken) => Ok(taken.ok()),
             Err(_elapsed) => Err(Tier2Error::Stalled),
@@ -273,7 +279,8 @@ impl Message {
         }
         let len = head.encoded_len() + field.len() + data.len();
         let len = u32::try_from(len).expect("a message is some kilobytes longer than its data at most");
-        let mut framed = BytesMut::with_capacity(5 + head.encoded_len() + field.len() + COPY_BYTES_MAX.min(data.len()));
+        let mut framed =
+            BytesMut::with_capacity(5 + head.encoded_len() + field.len() + COPY_BYTES_MAX.min(data.len()));
         framed.put_u8(0);
         framed.put_u32(len);
         head.encode_raw(&mut framed);

@@ -37,6 +37,7 @@ struct Shared {
     arrivals: mpsc::Sender<Arrived>,
     door: Mutex<Door>,
     dialed: AtomicUsize,
+    arrived: AtomicUsize,
     /// Ends all connections that stand, at once and without a word.
     cut: Mutex<CancellationToken>,
     drain: Mutex<CancellationToken>,
@@ -50,6 +51,7 @@ impl Peer {
             arrivals,
             door: Mutex::new(Door::Open),
             dialed: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
             cut: Mutex::default(),
             drain: Mutex::default(),
             tasks: tasks.clone(),
@@ -87,9 +89,9 @@ impl Peer {
         arrived
     }
 
-    /// Whether nothing has arrived.
-    pub(super) async fn is_quiet(&self) -> bool {
-        self.calls.lock().await.is_empty()
+    /// Calls that have arrived.
+    pub(super) fn arrived(&self) -> usize {
+        self.shared.arrived.load(Ordering::Relaxed)
     }
 }
 
@@ -104,7 +106,7 @@ impl Connect for Peer {
             Door::Silent => std::future::pending().await,
         }
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let (arrivals, cut) = (self.shared.arrivals.clone(), self.shared.cut.lock().clone());
+        let (shared, cut) = (self.shared.clone(), self.shared.cut.lock().clone());
         let drain = self.shared.drain.lock().clone();
         drop(self.shared.tasks.spawn(cut.run_until_cancelled_owned(async move {
             let mut connection = h2::server::handshake(far).await.unwrap();
@@ -130,7 +132,8 @@ impl Connect for Peer {
                     reply: None,
                     connection: number,
                 };
-                arrivals.send(arrived).await.unwrap();
+                shared.arrived.fetch_add(1, Ordering::Relaxed);
+                shared.arrivals.send(arrived).await.unwrap();
             }
         })));
         Ok(Box::new(near))
@@ -158,7 +161,10 @@ pub(super) enum End {
 
 impl Arrived {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.request.headers().get(name).map(|value| value.to_str().unwrap())
+        self.request
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap())
     }
 
     /// The next message of the request, or how it ended.
@@ -199,7 +205,9 @@ impl Arrived {
     pub(super) fn begin(&mut self) -> &mut SendStream<Bytes> {
         self.reply.get_or_insert_with(|| {
             let response = Response::builder().header("content-type", "application/grpc");
-            self.respond.send_response(response.body(()).unwrap(), false).unwrap()
+            self.respond
+                .send_response(response.body(()).unwrap(), false)
+                .unwrap()
         })
     }
 

@@ -33,7 +33,10 @@ async fn a_read_names_the_blob_and_passes_what_comes() {
         assert_eq!(call.header("grpc-timeout"), None);
         let asked: ReadRequest = call.message().await.unwrap();
         let name = format!("blobs/{}", digest_of(b"hello"));
-        assert_eq!((asked.resource_name, asked.read_offset, asked.read_limit), (name, 0, 0));
+        assert_eq!(
+            (asked.resource_name, asked.read_offset, asked.read_limit),
+            (name, 0, 0)
+        );
         for bytes in [&b""[..], b"hel", b"", b"lo", b""] {
             call.send(&data(bytes)); // BS-READ-14, PXY-49
         }
@@ -55,7 +58,10 @@ async fn a_range_is_asked_for_under_the_upstream_instance_with_a_limit_only_befo
             let mut call = harness.peer.call("Read").await;
             let asked: ReadRequest = call.message().await.unwrap();
             assert!(asked.resource_name.starts_with("x/y/blobs/"), "{asked:?}"); // PXY-24
-            assert_eq!((asked.read_offset, asked.read_limit), (i64::try_from(range.start()).unwrap(), limit));
+            assert_eq!(
+                (asked.read_offset, asked.read_limit),
+                (i64::try_from(range.start()).unwrap(), limit)
+            );
             call.answer(&data(sent));
         };
         let (read, ()) = tokio::join!(read_all(&harness.tier2, call.clone(), range), serving);
@@ -106,7 +112,13 @@ async fn absence_is_told_before_a_stream_begins_however_late_it_comes() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ends_early_is_short_and_one_that_goes_on_is_corrupt() {
     let harness = Harness::new();
-    let sent: [&[&[u8]]; 5] = [&[], &[b"hell"], &[b"hello!"], &[b"hello", b"!"], &[b"hell", b"o!"]];
+    let sent: [&[&[u8]]; 5] = [
+        &[],
+        &[b"hell"],
+        &[b"hello!"],
+        &[b"hello", b"!"],
+        &[b"hell", b"o!"],
+    ];
     let serving = async {
         for messages in sent {
             let mut call = harness.peer.call("Read").await;
@@ -151,7 +163,10 @@ async fn silence_before_the_first_byte_is_a_stall_and_gives_up_the_connection() 
     assert_took(start, 10);
     let serving = async {
         let call = harness.peer.call("Read").await;
-        assert_ne!(call.connection, silent.connection, "the silent connection may be dead");
+        assert_ne!(
+            call.connection, silent.connection,
+            "the silent connection may be dead"
+        );
         call.answer(&data(b"hello"));
     };
     let (read, ()) = tokio::join!(read_all(&harness.tier2, call(), whole()), serving);
@@ -196,7 +211,11 @@ async fn signs_of_life_without_bytes_do_not_hold_a_read_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_reset_midway_is_down_and_never_an_end() {
     let harness = Harness::new();
-    for reason in [h2::Reason::CANCEL, h2::Reason::INTERNAL_ERROR, h2::Reason::NO_ERROR] {
+    for reason in [
+        h2::Reason::CANCEL,
+        h2::Reason::INTERNAL_ERROR,
+        h2::Reason::NO_ERROR,
+    ] {
         let serving = async {
             let mut call = harness.peer.call("Read").await;
             call.send(&data(b"hello"));
@@ -208,7 +227,10 @@ async fn a_reset_midway_is_down_and_never_an_end() {
         assert_eq!(stream.next().await.unwrap().unwrap(), "hello");
         arrived.reset(reason);
         let end = stream.next().await;
-        assert!(matches!(end, Some(Err(Tier2Error::Down(_)))), "{reason:?}: {end:?}");
+        assert!(
+            matches!(end, Some(Err(Tier2Error::Down(_)))),
+            "{reason:?}: {end:?}"
+        );
         assert!(stream.next().await.is_none());
     }
 }
