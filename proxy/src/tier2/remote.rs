@@ -65,7 +65,7 @@ const PARTS_IN_FLIGHT: usize = 4;
 pub struct RemoteOptions {
     /// `tier2.url`: where it is; becomes the `:authority` of requests.
     pub endpoint: Endpoint,
-    /// `tier2.instance` and `tier2.instances`.
+    /// `tier2.instance` and `tier2.instances`, as a rule.
     pub instances: InstanceMap,
     /// `tier2.connections`: for each of uploads, reads and small calls. At least 1.
     pub connections: usize,
@@ -493,7 +493,7 @@ impl Tier2 for RemoteTier2 {
             Function::Sha256,
             b"nobody stores this: it is asked for to see an answer",
         )];
-        let instance = self.remote.instances.any().cloned().unwrap_or_default();
+        let instance = InstanceName::default();
         let call = Call {
             scope: Scope::from(&instance),
             instance,
@@ -514,8 +514,7 @@ impl Tier2 for RemoteTier2 {
     }
 
     fn offers(&self, instance: &InstanceName) -> Arc<Offers> {
-        self.remote
-            .capabilities
-            .offers(self.remote.instances.upstream(instance))
+        let upstream = self.remote.instances.upstream(instance);
+        self.remote.capabilities.offers(&upstream)
     }
 }

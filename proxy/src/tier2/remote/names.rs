@@ -1,39 +1,36 @@
 //! What things are called in Tier 2. Pure.
 
-use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::call::InstanceName;
 use crate::digest::{Digest, Function};
 
-/// Under which instance name Tier 2 is asked, by the name that the client used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InstanceMap {
-    for_all: Option<InstanceName>,
-    by_client: BTreeMap<InstanceName, InstanceName>,
-}
+/// Under which instance name Tier 2 is asked, by the name that the client used. Without more, under the same.
+#[derive(Clone, Default)]
+pub struct InstanceMap(Option<Arc<Rule>>);
+
+type Rule = dyn Fn(&InstanceName) -> InstanceName + Send + Sync;
 
 impl InstanceMap {
-    /// `by_client` goes before `for_all`; a client that neither names is asked for under its own name.
-    pub fn new(
-        for_all: Option<InstanceName>,
-        by_client: BTreeMap<InstanceName, InstanceName>,
-    ) -> InstanceMap {
-        InstanceMap { for_all, by_client }
+    /// Maps by a rule, which the configuration knows.
+    pub fn new(rule: impl Fn(&InstanceName) -> InstanceName + Send + Sync + 'static) -> InstanceMap {
+        InstanceMap(Some(Arc::new(rule)))
     }
 
     /// The name to use for a client's.
-    pub(super) fn upstream<'a>(&'a self, client: &'a InstanceName) -> &'a InstanceName {
-        self.by_client
-            .get(client)
-            .or(self.for_all.as_ref())
-            .unwrap_or(client)
+    pub(super) fn upstream(&self, client: &InstanceName) -> InstanceName {
+        self.0
+            .as_ref()
+            .map_or_else(|| client.clone(), |rule| rule(client))
     }
+}
 
-    /// A name that Tier 2 ought to know, for calls that nobody asked for.
-    pub(super) fn any(&self) -> Option<&InstanceName> {
-        self.for_all.as_ref().or_else(|| self.by_client.values().next())
+impl fmt::Debug for InstanceMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "mapped" } else { "same" })
     }
 }
 
@@ -71,18 +68,6 @@ mod tests {
 
     fn name(text: &str) -> InstanceName {
         InstanceName::parse(text).unwrap()
-    }
-
-    #[test]
-    fn a_clients_own_entry_goes_before_the_one_for_all() {
-        let by_client = BTreeMap::from([(name("a"), name("x/y"))]);
-        let map = InstanceMap::new(Some(name("main")), by_client.clone());
-        assert_eq!(map.upstream(&name("a")), &name("x/y"));
-        assert_eq!(map.upstream(&name("b")), &name("main"));
-        assert_eq!(map.any(), Some(&name("main")));
-        let map = InstanceMap::new(None, by_client);
-        assert_eq!(map.upstream(&name("b")), &name("b"));
-        assert_eq!(map.any(), Some(&name("x/y")));
     }
 
     #[test]

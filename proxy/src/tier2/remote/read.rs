@@ -69,7 +69,7 @@ async fn first(
     range: ByteRange,
 ) -> Result<(Option<Bytes>, Incoming), Status> {
     let message = ReadRequest {
-        resource_name: names::read_name(remote.instances.upstream(&call.instance), digest),
+        resource_name: names::read_name(&remote.instances.upstream(&call.instance), digest),
         read_offset: wire(range.start())?,
         read_limit: match range.reaches_end_of(digest) {
             true => 0,

@@ -3,9 +3,8 @@ mod pool;
 mod reads;
 mod small;
 mod tls;
+mod whole;
 mod writes;
-
-use std::collections::BTreeMap;
 
 use super::*;
 use crate::metrics::Metrics;

@@ -111,7 +111,7 @@ async fn upload(remote: &Remote, call: &Call, digest: &Digest, source: &mut Sour
     let opened_at = Instant::now();
     let (sender, receiver) = mpsc::channel(1);
     let mut answer = exchange(remote, call, receiver);
-    let name = names::write_name(remote.instances.upstream(&call.instance), digest, Uuid::new_v4());
+    let name = names::write_name(&remote.instances.upstream(&call.instance), digest, Uuid::new_v4());
     let last_sent_at = OnceLock::new();
     let mut feeding = Feed {
         sender,

@@ -274,7 +274,7 @@ async fn a_tier_2_without_batches_is_served_around_and_remembered() {
 #[tokio::test(start_paused = true)]
 async fn capabilities_are_learnt_per_instance_and_kept_when_tier_2_goes() {
     let harness = Harness::with(|options| {
-        options.instances = InstanceMap::new(Some(InstanceName::parse("up").unwrap()), BTreeMap::new());
+        options.instances = InstanceMap::new(|_| InstanceName::parse("up").unwrap());
     });
     let instance = InstanceName::parse("client").unwrap();
     let assumed = harness.tier2.offers(&instance);

@@ -50,7 +50,7 @@ async fn write(harness: &Harness, blob: &Bytes, body: PieceStream) -> Result<Ack
 #[tokio::test(start_paused = true)]
 async fn an_upload_keeps_the_protocol_to_the_letter() {
     let harness = Harness::with(|options| {
-        options.instances = InstanceMap::new(Some(InstanceName::parse("main").unwrap()), BTreeMap::new());
+        options.instances = InstanceMap::new(|_| InstanceName::parse("main").unwrap());
     });
     let blob = blob(MIB + 3);
     let (feeder, body) = Feeder::new();
