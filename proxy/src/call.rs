@@ -1,5 +1,6 @@
 //! Who asks, for how long they wait, and on whose behalf.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +125,26 @@ impl fmt::Display for Scope {
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Which instances share what the node holds: those of one group. An instance that is in none shares with nobody. Cheap to
+/// clone.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ShareGroups(Arc<BTreeMap<InstanceName, Scope>>);
+
+impl ShareGroups {
+    /// The groups of a configuration, as the scope of each member.
+    pub fn new(scopes: BTreeMap<InstanceName, Scope>) -> ShareGroups {
+        ShareGroups(Arc::new(scopes))
+    }
+
+    /// The scope of a client that said `instance`: its share group's, or one of its own.
+    pub fn scope_of(&self, instance: &InstanceName) -> Scope {
+        self.0
+            .get(instance)
+            .cloned()
+            .unwrap_or_else(|| Scope::from(instance))
     }
 }
 

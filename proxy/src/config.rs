@@ -36,7 +36,7 @@ use self::settings::Settings;
 pub use self::checked::{Config, Limits, Tier1, Tier2, Tier2Place, Upstream, Watermarks};
 pub use self::fault::{ConfigErrors, Fault, Origin, Position};
 pub use self::field::{Field, fields};
-pub use self::instances::{ShareGroups, UpstreamInstances};
+pub use self::instances::UpstreamInstances;
 pub use self::print::fields_as_markdown;
 pub use self::secret::Secret;
 pub use self::settings::{Log, Readiness, Shutdown, Upload};

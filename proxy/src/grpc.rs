@@ -27,7 +27,6 @@ mod services;
 mod status;
 mod tree;
 
-pub use self::caller::ShareGroups;
 pub use self::edge::{Edge, EdgeBody, EdgeOptions};
 pub use self::health::Health;
 

@@ -69,7 +69,8 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::readiness::{DownSince, Phase};
+    use crate::readiness::Phase;
+    use crate::tier2::health::Health;
 
     async fn page(admin: &Admin, path: &str) -> (StatusCode, String) {
         let request = axum::http::Request::get(path)
@@ -81,9 +82,9 @@ mod tests {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    fn admin() -> (Admin, watch::Sender<Phase>, watch::Sender<DownSince>) {
+    fn admin() -> (Admin, watch::Sender<Phase>, watch::Sender<Health>) {
         let (phase, phases) = watch::channel(Phase::Serving);
-        let (down, downs) = watch::channel(None);
+        let (down, downs) = watch::channel(Health::Up);
         let readiness = Readiness::new(phases, downs, Duration::from_secs(10));
         (
             Admin {
@@ -98,14 +99,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn liveness_does_not_depend_on_tier_2_and_readiness_does() {
         let (admin, _phase, down) = admin();
-        down.send_replace(Some(Instant::now()));
+        down.send_replace(Health::Down {
+            since: Instant::now(),
+        });
         tokio::time::advance(Duration::from_secs(11)).await;
         assert_eq!(page(&admin, "/livez").await, (StatusCode::OK, "ok\n".into()));
         assert_eq!(
             page(&admin, "/readyz").await,
             (StatusCode::SERVICE_UNAVAILABLE, "tier 2 is down\n".into())
         );
-        down.send_replace(None);
+        down.send_replace(Health::Up);
         assert_eq!(page(&admin, "/readyz").await.0, StatusCode::OK);
     }
 

@@ -3,6 +3,7 @@
 //! Imports run one way: `grpc → tiered → tier1, tier2 → blob, call → digest`. Only `grpc` and `tier2` know tonic, only
 //! `assemble` names concrete stores, only `task` spawns.
 
+pub mod assemble;
 pub mod blob;
 pub mod call;
 pub mod cli;

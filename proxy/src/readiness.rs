@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::tier2::health::Health;
+
 /// Where a node is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -14,9 +16,6 @@ pub enum Phase {
     /// Told to end: calls in flight finish, new ones go elsewhere.
     Draining,
 }
-
-/// Since when Tier 2 has been down; `None` while it answers.
-pub type DownSince = Option<Instant>;
 
 /// Why a node is not ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,10 +37,12 @@ impl fmt::Display for NotReady {
 
 /// The rule: not while draining, and not once Tier 2 has been down for `patience`. A short outage moves no traffic, since
 /// every other node would see the same outage.
-pub fn judge(phase: Phase, down: DownSince, patience: Duration, now: Instant) -> Result<(), NotReady> {
-    match (phase, down) {
+pub fn judge(phase: Phase, tier2: Health, patience: Duration, now: Instant) -> Result<(), NotReady> {
+    match (phase, tier2) {
         (Phase::Draining, _) => Err(NotReady::Draining),
-        (Phase::Serving, Some(since)) if now.duration_since(since) >= patience => Err(NotReady::Tier2Down),
+        (Phase::Serving, Health::Down { since }) if now.duration_since(since) >= patience => {
+            Err(NotReady::Tier2Down)
+        }
         (Phase::Serving, _) => Ok(()),
     }
 }
@@ -50,7 +51,7 @@ pub fn judge(phase: Phase, down: DownSince, patience: Duration, now: Instant) ->
 #[derive(Clone, Debug)]
 pub struct Readiness {
     phase: watch::Receiver<Phase>,
-    tier2: watch::Receiver<DownSince>,
+    tier2: watch::Receiver<Health>,
     patience: Duration,
 }
 
@@ -58,7 +59,7 @@ impl Readiness {
     /// Watches the node's phase and Tier 2's state.
     pub fn new(
         phase: watch::Receiver<Phase>,
-        tier2: watch::Receiver<DownSince>,
+        tier2: watch::Receiver<Health>,
         patience: Duration,
     ) -> Readiness {
         Readiness {
@@ -84,14 +85,14 @@ impl Readiness {
     /// Waits until the answer of [`Readiness::now`] may have changed. Cancel safe. Never resolves when it cannot change
     /// any more.
     pub async fn changed(&mut self) {
-        let down = *self.tier2.borrow();
+        let tier2 = *self.tier2.borrow();
+        let patience = self.patience;
         let runs_out = async {
-            match down
-                .map(|since| since + self.patience)
-                .filter(|end| *end > Instant::now())
-            {
-                Some(end) => tokio::time::sleep_until(end).await,
-                None => std::future::pending().await,
+            match tier2 {
+                Health::Down { since } if since + patience > Instant::now() => {
+                    tokio::time::sleep_until(since + patience).await;
+                }
+                Health::Down { .. } | Health::Up => std::future::pending().await,
             }
         };
         let watched = async {
@@ -120,20 +121,20 @@ mod tests {
         let at = |seconds| {
             judge(
                 Phase::Serving,
-                Some(start),
+                Health::Down { since: start },
                 PATIENCE,
                 start + Duration::from_secs(seconds),
             )
         };
         assert_eq!(at(9), Ok(()));
         assert_eq!(at(10), Err(NotReady::Tier2Down));
-        assert_eq!(judge(Phase::Serving, None, PATIENCE, start), Ok(()));
+        assert_eq!(judge(Phase::Serving, Health::Up, PATIENCE, start), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn draining_comes_first() {
         assert_eq!(
-            judge(Phase::Draining, None, PATIENCE, Instant::now()),
+            judge(Phase::Draining, Health::Up, PATIENCE, Instant::now()),
             Err(NotReady::Draining)
         );
     }
@@ -141,9 +142,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn changed_wakes_when_patience_runs_out_and_when_the_phase_changes() {
         let (phase, phases) = watch::channel(Phase::Serving);
-        let (down, downs) = watch::channel(None);
+        let (down, downs) = watch::channel(Health::Up);
         let mut readiness = Readiness::new(phases, downs, PATIENCE);
-        down.send_replace(Some(Instant::now()));
+        down.send_replace(Health::Down {
+            since: Instant::now(),
+        });
         readiness.changed().await;
         assert_eq!(readiness.now(), Ok(()));
         readiness.changed().await; // virtual time runs to the end of the patience

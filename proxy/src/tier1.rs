@@ -41,10 +41,10 @@ pub struct Tier1Options {
     pub dir: PathBuf,
     /// Allocated bytes that blobs and files being written may take together.
     pub max_bytes: u64,
-    /// Percent of `max_bytes` above which eviction begins.
-    pub high_watermark_percent: u8,
-    /// Percent of `max_bytes` at which eviction ends.
-    pub low_watermark_percent: u8,
+    /// Allocated bytes above which eviction begins.
+    pub high_bytes: u64,
+    /// Allocated bytes at which eviction ends.
+    pub low_bytes: u64,
     /// Length of the largest blob that is kept.
     pub blob_bytes_max: u64,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::checked::{Config, Limits, Tier1, Tier2, Tier2Place, Upstream, Watermarks};
 use super::fault::{Fault, Faults, Origin};
 use super::field::Effective;
-use super::instances::{ShareGroups, SplitGroup, UpstreamInstances};
+use super::instances::{self, Members, SplitGroup, UpstreamInstances};
 use super::leaf::Percent;
 use super::settings::{LimitsSettings, Settings, Tier1Settings, Tier2Settings};
 use super::show;
@@ -33,10 +33,7 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
     checks.directories(&settings);
     let watermarks = checks.watermarks(&settings.tier1);
     let max_blob_size = checks.max_blob_size(&settings.tier1);
-    let share_groups = ShareGroups {
-        by_instance: settings.instances,
-    };
-    let tier2 = checks.tier2(settings.tier2, &share_groups);
+    let tier2 = checks.tier2(settings.tier2, &settings.instances);
     Some(Config {
         listen_addr: settings.listen_addr,
         http_addr: settings.http_addr,
@@ -48,7 +45,7 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
             max_blob_size,
         },
         tier2: tier2?,
-        share_groups,
+        share_groups: instances::share_groups(&settings.instances),
         upload: settings.upload,
         limits,
         shutdown: settings.shutdown,
@@ -173,7 +170,7 @@ impl Checks<'_> {
         size
     }
 
-    fn tier2(&mut self, tier2: Tier2Settings, groups: &ShareGroups) -> Option<Tier2> {
+    fn tier2(&mut self, tier2: Tier2Settings, members: &Members) -> Option<Tier2> {
         for (path, timeout) in [
             ("tier2.connect_timeout", tier2.connect_timeout),
             ("tier2.first_byte_timeout", tier2.first_byte_timeout),
@@ -198,7 +195,7 @@ impl Checks<'_> {
         let place = match url {
             None => Tier2Place::Embedded { dir },
             Some(url) => {
-                let instances = UpstreamInstances::new(tier2.instance, &tier2.instances, groups);
+                let instances = UpstreamInstances::new(tier2.instance, tier2.instances, members);
                 let instances = instances.map_err(|split| self.split_group(&split)).ok()?;
                 Tier2Place::Remote(Upstream {
                     url,

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::instances::{ShareGroups, UpstreamInstances};
+use super::instances::UpstreamInstances;
 use super::settings::{Log, Readiness, Shutdown, Upload};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
 use super::words::{Tier1Write, WhenDown};
+use crate::call::ShareGroups;
 
 /// Everything that can be configured. Only [`super::load`] makes one, so its fields agree with each other.
 #[derive(Clone, Debug, PartialEq, Eq)]

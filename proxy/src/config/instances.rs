@@ -7,34 +7,26 @@ use figment::value::Value;
 use super::field::{Leaf, Unfit};
 use super::leaf::{plain_text, unfit};
 use super::show;
-use crate::call::{InstanceName, Scope};
+use crate::call::{InstanceName, Scope, ShareGroups};
 
-/// Which instances share what the node holds (R1).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ShareGroups {
-    pub(crate) by_instance: BTreeMap<InstanceName, ShareGroup>,
-}
+/// The share groups as written: each member with its group (R1).
+pub(crate) type Members = BTreeMap<InstanceName, ShareGroup>;
 
-impl ShareGroups {
-    /// The scope of a client that said `instance`: its share group's, or one of its own.
-    #[must_use]
-    pub fn scope_of(&self, instance: &InstanceName) -> Scope {
-        self.by_instance
-            .get(instance)
-            .map_or_else(|| Scope::from(instance), ShareGroup::scope)
-    }
-
-    /// The instances that are in a group, each with it.
-    pub(crate) fn members(&self) -> impl Iterator<Item = (&InstanceName, &ShareGroup)> {
-        self.by_instance.iter()
-    }
+/// The scope that each member has.
+pub(crate) fn share_groups(members: &Members) -> ShareGroups {
+    ShareGroups::new(
+        members
+            .iter()
+            .map(|(member, group)| (member.clone(), group.scope()))
+            .collect(),
+    )
 }
 
 /// Under which instance name Tier 2 is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamInstances {
     for_all: Option<InstanceName>,
-    by_scope: BTreeMap<Scope, InstanceName>,
+    by_client: BTreeMap<InstanceName, InstanceName>,
 }
 
 /// Two members of a share group that Tier 2 would be asked for under different names.
@@ -51,33 +43,32 @@ impl UpstreamInstances {
     /// What is learnt from Tier 2 for one member of a share group is believed for all, so all must have the same name there.
     pub(crate) fn new(
         for_all: Option<InstanceName>,
-        by_client: &BTreeMap<InstanceName, InstanceName>,
-        groups: &ShareGroups,
+        by_client: BTreeMap<InstanceName, InstanceName>,
+        members: &Members,
     ) -> Result<Self, SplitGroup> {
-        let upstream_of = |client| by_client.get(client).or(for_all.as_ref()).unwrap_or(client);
+        let upstream = Self { for_all, by_client };
         let mut first: BTreeMap<&ShareGroup, &InstanceName> = BTreeMap::new();
-        for (member, group) in groups.members() {
+        for (member, group) in members {
             let other = *first.entry(group).or_insert(member);
-            if upstream_of(other) != upstream_of(member) {
+            let names = [upstream.upstream_of(other), upstream.upstream_of(member)];
+            if names[0] != names[1] {
                 return Err(SplitGroup {
                     group: group.clone(),
                     members: [other.clone(), member.clone()],
-                    upstream: [upstream_of(other).clone(), upstream_of(member).clone()],
+                    upstream: names.map(InstanceName::clone),
                 });
             }
         }
-        let named = by_client.keys().chain(groups.by_instance.keys());
-        let by_scope = named
-            .map(|client| (groups.scope_of(client), upstream_of(client).clone()))
-            .collect();
-        Ok(Self { for_all, by_scope })
+        Ok(upstream)
     }
 
-    /// The instance name to send for calls of `scope`, which comes from [`ShareGroups::scope_of`].
+    /// The instance name to send for a client that said `client`.
     #[must_use]
-    pub fn upstream_of<'a>(&'a self, scope: &'a Scope) -> &'a str {
-        let named = self.by_scope.get(scope).or(self.for_all.as_ref());
-        named.map_or(scope.as_str(), InstanceName::as_str)
+    pub fn upstream_of<'a>(&'a self, client: &'a InstanceName) -> &'a InstanceName {
+        self.by_client
+            .get(client)
+            .or(self.for_all.as_ref())
+            .unwrap_or(client)
     }
 }
 
@@ -140,18 +131,14 @@ mod tests {
         InstanceName::parse(text).unwrap()
     }
 
-    fn groups(members: &[(&str, &str)]) -> ShareGroups {
-        let by_instance = members
-            .iter()
-            .map(|(member, group)| (name(member), ShareGroup((*group).to_owned())));
-        ShareGroups {
-            by_instance: by_instance.collect(),
-        }
+    fn members(members: &[(&str, &str)]) -> Members {
+        let member = |(member, group): &(&str, &str)| (name(member), ShareGroup((*group).to_owned()));
+        members.iter().map(member).collect()
     }
 
     #[test]
     fn members_of_a_group_share_a_scope_and_nobody_else_has_it() {
-        let groups = groups(&[("a", "team"), ("b", "team"), ("c", "other")]);
+        let groups = share_groups(&members(&[("a", "team"), ("b", "team"), ("c", "other")]));
         let scope = |text| groups.scope_of(&name(text));
         assert_eq!(scope("a"), scope("b"));
         // R1: an instance that happens to be called like a group is another scope.
@@ -166,15 +153,15 @@ mod tests {
 
     #[test]
     fn the_name_for_one_client_goes_before_the_name_for_all() {
-        let groups = groups(&[("a", "team"), ("b", "team")]);
+        let members = members(&[("a", "team"), ("b", "team")]);
         let by_client = BTreeMap::from([
             (name("a"), name("x")),
             (name("b"), name("x")),
             (name("d"), name("")),
         ]);
         for (for_all, others) in [(None, "e"), (Some(name("all")), "all")] {
-            let upstream = UpstreamInstances::new(for_all, &by_client, &groups).unwrap();
-            let sent = |client| upstream.upstream_of(&groups.scope_of(&name(client))).to_owned();
+            let upstream = UpstreamInstances::new(for_all, by_client.clone(), &members).unwrap();
+            let sent = |client| upstream.upstream_of(&name(client)).to_string();
             assert_eq!(
                 [sent("a"), sent("b"), sent("d"), sent("e")],
                 ["x", "x", "", others]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::{Defaults, Leaves};
-use super::instances::ShareGroup;
+use super::instances::Members;
 use super::leaf::{Bounded, Percent};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) insecure_listen: bool,
     pub(crate) tier1: Tier1Settings,
     pub(crate) tier2: Tier2Settings,
-    pub(crate) instances: BTreeMap<InstanceName, ShareGroup>,
+    pub(crate) instances: Members,
     pub(crate) upload: Upload,
     pub(crate) limits: LimitsSettings,
     pub(crate) shutdown: Shutdown,

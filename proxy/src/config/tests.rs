@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 
 use super::*;
-use crate::call::Scope;
+use crate::call::{InstanceName, Scope};
 use crate::logs;
 
 /// A configuration file in a directory of its own. Errors name it by its path, which snapshots must not depend on.
@@ -151,13 +151,13 @@ fn later_layers_win_and_each_value_knows_its_layer() {
 fn a_map_of_a_later_layer_replaces_the_earlier_one() {
     let file = Written::new("instances: {a: x, b: x}\n");
     let loaded = file.load(&[("GOREGO_INSTANCES", "{c: y}")], &[]).unwrap();
-    let members: Vec<_> = loaded
-        .config
-        .share_groups
-        .members()
-        .map(|(name, _)| name.as_str())
-        .collect();
-    assert_eq!(members, ["c"]);
+    let scope = |member| loaded.config.share_groups.scope_of(&name(member));
+    assert_ne!(scope("c"), Scope::from(&name("c")));
+    assert_eq!(scope("a"), Scope::from(&name("a")));
+}
+
+fn name(text: &str) -> InstanceName {
+    InstanceName::parse(text).unwrap()
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn text_in_a_variable_is_never_taken_for_a_number() {
     let Tier2Place::Remote(upstream) = config.tier2.place else {
         panic!("a URL means remote")
     };
-    assert_eq!(upstream.instances.upstream_of(&Scope::new("any")), "007");
+    assert_eq!(upstream.instances.upstream_of(&name("any")), &name("007"));
     assert_eq!(config.tier1.dir, Path::new("true"));
 }
 
@@ -185,7 +185,7 @@ fn the_empty_upstream_instance_differs_from_none() {
         let Tier2Place::Remote(upstream) = from_env(&env).unwrap().tier2.place else {
             panic!("remote")
         };
-        assert_eq!(upstream.instances.upstream_of(&Scope::new("mine")), sent);
+        assert_eq!(upstream.instances.upstream_of(&name("mine")), &name(sent));
     }
 }
 

@@ -1,8 +1,5 @@
 //! Who calls, and how long they wait: what the services need of a request's headers.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::request::Parts;
 use proto::REQUEST_METADATA_HEADER;
@@ -11,28 +8,10 @@ use tonic::metadata::MetadataMap;
 
 use super::deadline::Deadline;
 use super::status::invalid;
-use crate::call::{Call, Cause, InstanceName, Scope};
+use crate::call::{Call, Cause, InstanceName, ShareGroups};
 
 /// The header in which a client may repeat the resource name of a ByteStream call (META-07).
 const RESOURCE_NAME_HEADER: &str = "build.bazel.remote.execution.v2.resource-name";
-
-/// Which instances share: instance to share group. An instance that is not in it shares with nobody.
-#[derive(Debug, Clone, Default)]
-pub struct ShareGroups(Arc<HashMap<InstanceName, Scope>>);
-
-impl ShareGroups {
-    /// The groups of a configuration.
-    pub fn new(groups: HashMap<InstanceName, Scope>) -> ShareGroups {
-        ShareGroups(Arc::new(groups))
-    }
-
-    fn scope(&self, instance: &InstanceName) -> Scope {
-        self.0
-            .get(instance)
-            .cloned()
-            .unwrap_or_else(|| Scope::from(instance))
-    }
-}
 
 /// One client call, before it is known which instance it is about.
 #[derive(Debug, Clone)]
@@ -72,7 +51,7 @@ impl Caller {
     /// The call, for the instance that a resource name begins with.
     pub(super) fn call_to(&self, instance: InstanceName) -> Call {
         Call {
-            scope: self.groups.scope(&instance),
+            scope: self.groups.scope_of(&instance),
             instance,
             deadline: self.deadline.map(|deadline| deadline.0),
             cause: Cause::Client(self.request_metadata.clone()),
@@ -95,10 +74,13 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use http::{HeaderValue, Request};
     use tokio::time::Instant;
 
     use super::*;
+    use crate::call::Scope;
 
     fn caller(name: &'static str, value: &'static [u8]) -> Caller {
         let mut request = Request::new(());
@@ -130,7 +112,7 @@ mod tests {
     fn a_share_group_is_the_scope_of_its_instances_and_of_no_other() {
         // INST-09
         let [a, b] = ["a", "b"].map(|name| InstanceName::parse(name).unwrap());
-        let groups = ShareGroups::new(HashMap::from([(a, Scope::new("g")), (b, Scope::new("g"))]));
+        let groups = ShareGroups::new(BTreeMap::from([(a, Scope::new("g")), (b, Scope::new("g"))]));
         let caller = Caller::new(Request::new(()).into_parts().0, groups);
         let scope = |instance| caller.call(instance).unwrap().scope;
         assert_eq!(

@@ -15,7 +15,7 @@ use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
 use super::body::{Body, MessageStream, hide_internal};
-use super::caller::{Caller, ShareGroups};
+use super::caller::Caller;
 use super::capabilities::{Limits, capabilities};
 use super::chunk::{Chunk, MESSAGE_BYTES_MAX};
 use super::deadline::{Deadlined, DeadlinedBody};
@@ -26,6 +26,7 @@ use super::method::Method;
 use super::panics::Caught;
 use super::services::Services;
 use super::{action_cache, bytestream, cas, tree};
+use crate::call::ShareGroups;
 use crate::metrics::CallMetrics;
 use crate::tiered::Tiered;
 

@@ -84,11 +84,7 @@ impl Store {
         tasks: TaskGroup,
         metrics: Tier1Metrics,
     ) -> Store {
-        let watermarks = Watermarks::new(
-            options.max_bytes,
-            options.high_watermark_percent,
-            options.low_watermark_percent,
-        );
+        let watermarks = Watermarks::new(options.max_bytes, options.high_bytes, options.low_bytes);
         metrics
             .max_bytes
             .set(i64::try_from(options.max_bytes).unwrap_or(i64::MAX));

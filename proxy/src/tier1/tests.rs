@@ -113,8 +113,8 @@ fn options(dir: &Path, max_bytes: u64) -> Tier1Options {
     Tier1Options {
         dir: dir.to_owned(),
         max_bytes,
-        high_watermark_percent: 90,
-        low_watermark_percent: 80,
+        high_bytes: max_bytes / 10 * 9,
+        low_bytes: max_bytes / 10 * 8,
         blob_bytes_max: 64 * MIB,
     }
 }

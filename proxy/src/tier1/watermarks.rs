@@ -9,17 +9,14 @@ pub(super) struct Watermarks {
 }
 
 impl Watermarks {
-    /// Marks in percent of `max_bytes`. Marks that contradict each other are bent until they do not: configuration refuses
-    /// them with words, and a cache that stops for them would help nobody.
-    pub(super) fn new(max_bytes: u64, high_percent: u8, low_percent: u8) -> Watermarks {
-        let percent = |percent: u8| {
-            u64::try_from(u128::from(max_bytes) * u128::from(percent) / 100).unwrap_or(max_bytes)
-        };
-        let high_bytes = percent(high_percent.min(100));
+    /// Marks in bytes. Marks that contradict each other are bent until they do not: configuration refuses them with words,
+    /// and a cache that stops for them would help nobody.
+    pub(super) fn new(max_bytes: u64, high_bytes: u64, low_bytes: u64) -> Watermarks {
+        let high_bytes = high_bytes.min(max_bytes);
         Watermarks {
             max_bytes,
             high_bytes,
-            low_bytes: percent(low_percent.min(100)).min(high_bytes),
+            low_bytes: low_bytes.min(high_bytes),
         }
     }
 
@@ -50,7 +47,7 @@ mod tests {
 
     #[test]
     fn eviction_begins_above_high_and_ends_at_low() {
-        let marks = Watermarks::new(1000, 90, 80);
+        let marks = Watermarks::new(1000, 900, 800);
         assert!(!marks.above_high(900));
         assert!(marks.above_high(901));
         assert!(marks.above_low(801));
@@ -59,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_last_byte_of_room_can_be_used_and_no_more() {
-        let marks = Watermarks::new(1000, 90, 80);
+        let marks = Watermarks::new(1000, 900, 800);
         assert!(marks.leaves_room(999, 1));
         assert!(!marks.leaves_room(1000, 1));
         assert!(!marks.leaves_room(1, u64::MAX));
@@ -67,8 +64,7 @@ mod tests {
 
     #[test]
     fn marks_that_contradict_each_other_are_bent() {
-        assert_eq!(Watermarks::new(1000, 50, 90), Watermarks::new(1000, 50, 50));
-        assert_eq!(Watermarks::new(1000, 200, 90), Watermarks::new(1000, 100, 90));
-        assert_eq!(Watermarks::new(u64::MAX, 100, 100).low_bytes(), u64::MAX);
+        assert_eq!(Watermarks::new(1000, 500, 900), Watermarks::new(1000, 500, 500));
+        assert_eq!(Watermarks::new(1000, 2000, 900), Watermarks::new(1000, 1000, 900));
     }
 }

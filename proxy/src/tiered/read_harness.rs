@@ -61,8 +61,8 @@ impl Harness {
         let options = Tier1Options {
             dir: "/tier1".into(),
             max_bytes: 1 << 30,
-            high_watermark_percent: 95,
-            low_watermark_percent: 90,
+            high_bytes: 950 << 20,
+            low_bytes: 900 << 20,
             blob_bytes_max: tier1_blob_bytes_max,
         };
         let tier1 = Tier1::open(

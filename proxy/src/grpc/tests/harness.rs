@@ -1,6 +1,6 @@
 //! A node without sockets, and its clients.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use tokio::io::DuplexStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::call::{BlobKey, InstanceName, Scope};
+use crate::call::{BlobKey, InstanceName, Scope, ShareGroups};
 use crate::digest::{Digest, Function};
 use crate::grpc::body::code_in;
 use crate::grpc::listener::{ListenerOptions, Server};
-use crate::grpc::{Edge, EdgeOptions, Health, ShareGroups};
+use crate::grpc::{Edge, EdgeOptions, Health};
 use crate::metrics::Metrics;
 use crate::task::TaskGroup;
 use crate::tier1::disk::memory::MemoryDisk;
@@ -62,7 +62,7 @@ impl Node {
         let options = EdgeOptions {
             batch_bytes_max: BATCH_BYTES_MAX,
             blob_bytes_max: Some(BLOB_BYTES_MAX),
-            groups: ShareGroups::new(HashMap::from(shared)),
+            groups: ShareGroups::new(BTreeMap::from(shared)),
         };
         let tiered = tiered(&tier2, &metrics, &tasks).await;
         let (edge, health) = Edge::new(options, tiered, metrics.calls.clone()).await.unwrap();
@@ -223,8 +223,8 @@ async fn tiered(tier2: &Arc<MemoryTier2>, metrics: &Metrics, tasks: &TaskGroup) 
     let options = Tier1Options {
         dir: "/tier1".into(),
         max_bytes: 1 << 30,
-        high_watermark_percent: 95,
-        low_watermark_percent: 90,
+        high_bytes: 950 << 20,
+        low_bytes: 900 << 20,
         blob_bytes_max: 1 << 30,
     };
     let tier1 = Tier1::open(options, Arc::new(MemoryDisk::new()), tasks, metrics.tier1.clone());

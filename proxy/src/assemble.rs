@@ -1,0 +1,261 @@
+//! Puts a node together from its configuration. The one place that names concrete stores and says which wraps which.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Tier1Write, Tier2Place, Upstream};
+use crate::grpc::listener::{ListenerOptions, Server};
+use crate::grpc::{Edge, EdgeOptions};
+use crate::http_admin::Admin;
+use crate::life::{self, Ended, Running};
+use crate::metrics::Metrics;
+use crate::readiness::{Phase, Readiness};
+use crate::task::TaskGroup;
+use crate::tier1::{Disk, SystemDisk, Tier1, Tier1Options};
+use crate::tier2::Tier2;
+use crate::tier2::embedded::EmbeddedTier2;
+use crate::tier2::health::{Health, Watched};
+use crate::tier2::metered::Metered;
+use crate::tier2::remote::{Connect, Endpoint, InstanceMap, NetConnector, RemoteOptions, RemoteTier2};
+use crate::tier2::split::Split;
+use crate::tiered::{BadBlobs, Pending, Publish, Reads, Tiered, WriteOptions, Writes};
+
+/// Connections that clients may have at once. A few thousand build machines, each with a handful.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// What stands below a node: the disk and the way to Tier 2. A test replaces either.
+pub struct Ground {
+    /// Where Tier 1 lives.
+    pub disk: Arc<dyn Disk>,
+    /// Makes connections to a remote Tier 2; `None` for those of the configuration.
+    pub connector: Option<Box<dyn Connect>>,
+}
+
+impl Default for Ground {
+    fn default() -> Ground {
+        Ground {
+            disk: Arc::new(SystemDisk::new()),
+            connector: None,
+        }
+    }
+}
+
+/// A node, ready to serve whatever byte streams it is given.
+pub struct Node {
+    /// Attach connections to it, or have it serve a listener.
+    pub server: Server<Edge>,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// Whether it wants traffic.
+    pub readiness: Readiness,
+    /// Its disk.
+    pub tier1: Tier1,
+    /// What has to end when it ends.
+    pub running: Running,
+}
+
+impl Node {
+    /// Builds a node. Asks neither Tier 2 nor the disk to be there: both are found out on the way.
+    ///
+    /// # Errors
+    /// If the embedded Tier 2's directory cannot be used, or the certificates for a remote one cannot be read.
+    pub async fn new(config: &Config, ground: Ground) -> anyhow::Result<Node> {
+        let metrics = Metrics::new();
+        let (commits, flights, background) = (TaskGroup::new(), TaskGroup::new(), TaskGroup::new());
+        let (tier2, health) = tier2(config, ground.connector, &background, &metrics).await?;
+        let tier1 = Tier1::open(
+            tier1_options(config),
+            ground.disk,
+            &background,
+            metrics.tier1.clone(),
+        );
+
+        let (pending, bad) = (
+            Arc::new(Pending::new()),
+            Arc::new(BadBlobs::new(metrics.reads.bad_blobs.clone())),
+        );
+        let reads = Reads::new(
+            tier1.clone(),
+            tier2.clone(),
+            pending.clone(),
+            bad.clone(),
+            flights.clone(),
+            metrics.reads.clone(),
+        );
+        let options = WriteOptions {
+            publish: match config.tier1.write {
+                Tier1Write::Sync => Publish::Sync,
+                Tier1Write::Async => Publish::Async,
+            },
+            resume_window: config.upload.resume_window,
+        };
+        let writes = Writes::new(
+            tier1.clone(),
+            tier2.clone(),
+            pending,
+            bad,
+            options,
+            commits.clone(),
+            metrics.uploads.clone(),
+        );
+
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let readiness = Readiness::new(phases, health, config.readiness.tier2);
+        let options = EdgeOptions {
+            batch_bytes_max: config.limits.max_batch_size.bytes(),
+            blob_bytes_max: config.limits.max_blob_size.map(|size| size.bytes()),
+            groups: config.share_groups.clone(),
+        };
+        let (edge, serving) = Edge::new(options, Tiered::new(reads, writes, tier2), metrics.calls.clone())
+            .await
+            .map_err(anyhow::Error::from_boxed)?;
+        follow(&background, readiness.clone(), serving);
+        let options = ListenerOptions {
+            streams_max: config.limits.max_streams,
+            connections_max: CONNECTIONS_MAX,
+            grace: config.shutdown.grace,
+        };
+        let stop_edge = CancellationToken::new();
+        let running = Running {
+            phase,
+            stop_edge,
+            commits,
+            flights,
+            background,
+        };
+        Ok(Node {
+            server: Server::new(edge, options),
+            metrics,
+            readiness,
+            tier1,
+            running,
+        })
+    }
+}
+
+/// Tells grpc.health.v1 what the readiness is, whenever it changes.
+fn follow(tasks: &TaskGroup, mut readiness: Readiness, health: crate::grpc::Health) {
+    let stop = tasks.stopping();
+    let follow = async move {
+        loop {
+            health.set_serving(readiness.now().is_ok()).await;
+            readiness.changed().await;
+        }
+    };
+    drop(tasks.spawn(async move { stop.run_until_cancelled(follow).await }));
+}
+
+fn tier1_options(config: &Config) -> Tier1Options {
+    Tier1Options {
+        dir: config.tier1.dir.clone(),
+        max_bytes: config.tier1.max_size.bytes(),
+        high_bytes: config.tier1.watermarks.high_bytes(),
+        low_bytes: config.tier1.watermarks.low_bytes(),
+        blob_bytes_max: config.tier1.max_blob_size.bytes(),
+    }
+}
+
+/// Tier 2 with its wrappers: batches are cut first, and each call that then goes out is watched and metered.
+async fn tier2(
+    config: &Config,
+    connector: Option<Box<dyn Connect>>,
+    tasks: &TaskGroup,
+    metrics: &Metrics,
+) -> anyhow::Result<(Arc<dyn Tier2>, watch::Receiver<Health>)> {
+    match &config.tier2.place {
+        Tier2Place::Embedded { dir } => {
+            let shown = dir.display();
+            let embedded = EmbeddedTier2::open(dir.clone())
+                .await
+                .with_context(|| format!("the embedded tier 2 cannot use {shown}"))?;
+            tracing::warn!(
+                dir = %shown,
+                "no tier2.url: using the embedded tier 2, which lives in this process and never evicts"
+            );
+            Ok(wrapped(embedded, tasks, metrics))
+        }
+        Tier2Place::Remote(upstream) => {
+            let options = remote_options(config, upstream);
+            let connector = match connector {
+                Some(connector) => connector,
+                None => Box::new(
+                    NetConnector::new(options.endpoint.clone(), upstream.ca_file.as_deref())
+                        .context("tier2.url cannot be used")?,
+                ),
+            };
+            tracing::info!(url = %upstream.url, "using a remote tier 2");
+            let remote = RemoteTier2::new(options, connector, tasks, &metrics.tier2)
+                .context("tier2.url cannot be used")?;
+            Ok(wrapped(remote, tasks, metrics))
+        }
+    }
+}
+
+fn wrapped(
+    store: impl Tier2,
+    tasks: &TaskGroup,
+    metrics: &Metrics,
+) -> (Arc<dyn Tier2>, watch::Receiver<Health>) {
+    let metered = Metered::new(store, metrics.tier2.clone());
+    let watched = Watched::new(metered, tasks, metrics.tier2.up.clone());
+    let health = watched.health();
+    (Arc::new(Split::new(watched)), health)
+}
+
+fn remote_options(config: &Config, upstream: &Upstream) -> RemoteOptions {
+    let instances = upstream.instances.clone();
+    RemoteOptions {
+        endpoint: Endpoint {
+            tls: upstream.url.tls(),
+            host: upstream.url.host().to_owned(),
+            port: upstream.url.port(),
+        },
+        instances: InstanceMap::new(move |client| instances.upstream_of(client).clone()),
+        connections: upstream.connections,
+        connect_timeout: upstream.connect_timeout,
+        first_byte_timeout: upstream.first_byte_timeout,
+        stall_timeout: upstream.stall_timeout,
+        commit_timeout: config.tier2.commit_timeout,
+        node_id: uuid::Uuid::new_v4().simple().to_string(),
+    }
+}
+
+/// Runs a node on the addresses of its configuration until a signal ends it.
+///
+/// # Errors
+/// If it cannot start: a port is taken, or as [`Node::new`].
+pub async fn serve(config: Config) -> anyhow::Result<Ended> {
+    // Ports first: whoever connects now waits for milliseconds, instead of being refused.
+    let listener = bind(config.listen_addr, "listen_addr").await?;
+    let admin_listener = bind(config.http_addr, "http_addr").await?;
+    let addresses = (listener.local_addr()?, admin_listener.local_addr()?);
+    let node = Node::new(&config, Ground::default()).await?;
+    let mut signals = life::signals(&node.running.background)?;
+    let admin = Admin {
+        metrics: node.metrics.clone(),
+        readiness: node.readiness.clone(),
+    };
+    let pages = admin.serve(admin_listener, node.running.background.stopping());
+    drop(node.running.background.spawn(async move {
+        if let Err(error) = pages.await {
+            tracing::error!(%error, "the pages for operators are gone");
+        }
+    }));
+    tracing::info!(grpc = %addresses.0, http = %addresses.1, "listening");
+    let stop = node.running.stop_edge.clone();
+    let edge = async { node.server.serve(listener, stop).await.cut };
+    let ended = life::run(node.running, edge, &mut signals, config.shutdown.grace).await;
+    tracing::info!(clean = ended == Ended::Clean, how = %ended, "stopped");
+    Ok(ended)
+}
+
+async fn bind(address: SocketAddr, field: &'static str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{field}: {address}"))
+}

@@ -1,0 +1,51 @@
+//! Starts the library: reads the command line, the configuration and the signals, and turns the end into an exit code.
+
+use std::process::ExitCode;
+
+use gorego::cli::{self, Command};
+use gorego::config::{Config, ConfigErrors};
+use gorego::{assemble, logs};
+
+/// The node could not start.
+const CANNOT_START: u8 = 1;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli.command,
+        Err(code) => return code,
+    };
+    let (Command::Serve(args) | Command::CheckConfig(args) | Command::PrintConfig(args)) = &command;
+    let loaded = match args.load(cli::environment(std::env::vars_os())) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(ConfigErrors::EXIT_CODE);
+        }
+    };
+    match command {
+        Command::CheckConfig(_) => println!("{}", cli::CONFIG_OK),
+        Command::PrintConfig(_) => print!("{}", loaded.to_yaml()),
+        Command::Serve(_) => return serve(loaded.config),
+    }
+    ExitCode::SUCCESS
+}
+
+fn serve(config: Config) -> ExitCode {
+    let subscriber = logs::subscriber(config.log.level, config.log.format, std::io::stderr);
+    let ended = tracing::subscriber::set_global_default(subscriber)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?))
+        .and_then(|runtime| {
+            let ended = runtime.block_on(assemble::serve(config));
+            // Whoever is still at work was given its time; a stuck disk must not hold the exit.
+            runtime.shutdown_background();
+            ended
+        });
+    match ended {
+        Ok(ended) => ExitCode::from(ended.exit_code()),
+        Err(error) => {
+            eprintln!("gorego cannot start: {error:#}");
+            ExitCode::from(CANNOT_START)
+        }
+    }
+}
