@@ -10,6 +10,7 @@ mod feeder;
 mod fetch;
 mod fill;
 mod flight;
+mod flight_state;
 mod flights;
 mod follower;
 mod keep;

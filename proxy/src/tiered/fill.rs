@@ -8,7 +8,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::fetch::Fetch;
-use super::flight::{Flight, Phase, Room, State};
+use super::flight::Flight;
+use super::flight_state::{Phase, Room, State};
 use super::read::Shared;
 use crate::blob::{ByteRange, Verified, Verifier};
 use crate::call::Call;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::flight::{Flight, State};
+use super::flight::Flight;
+use super::flight_state::State;
 use crate::call::BlobKey;
 
 /// The flights in the air, by blob.

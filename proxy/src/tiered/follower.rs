@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::flight::{Flight, Step};
+use super::flight::Flight;
+use super::flight_state::Step;
 use super::ring::Segment;
 use super::source::{DiskRead, Next, Tier, chunk_len};
 use crate::blob::{ByteRange, Verifier};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::fill::Fill;
-use super::flight::{Phase, State};
+use super::flight_state::{Phase, State};
 use crate::blob::Verified;
 use crate::tier1::{Pinned, Staged, Tier1Error};
 

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::CallError;
 use super::fill::{Fill, Flown};
-use super::flight::{Copy, Phase, State};
+use super::flight_state::{Copy, Phase, State};
 use crate::blob::{DigestMismatch, Verified, Verifier};
 use crate::digest::{Digest, Hash};
 use crate::tier1::Staged;

@@ -8,7 +8,7 @@ use futures::Stream;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::CallError;
-use super::flight::Copy;
+use super::flight_state::Copy;
 use super::follower::Follower;
 use crate::blob::{ByteRange, Verifier};
 use crate::tier1::{Pinned, StagedReader, Tier1Error};
