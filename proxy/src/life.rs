@@ -104,10 +104,9 @@ pub async fn run(
 
 async fn go_down(node: &Running, connections: usize, end: Instant) -> Ended {
     let left = || end.saturating_duration_since(Instant::now());
-    let commits = node.commits.settle(left().max(STOP_PATIENCE)).await;
-    node.flights.settle(left().min(LANDING_PATIENCE)).await;
-    node.commits.stop(STOP_PATIENCE).await;
-    node.flights.stop(STOP_PATIENCE).await;
+    // Commits do not heed the stop, only what waits for clients to come back does.
+    let commits = node.commits.stop(left().max(STOP_PATIENCE)).await;
+    node.flights.stop(left().min(LANDING_PATIENCE)).await;
     let stuck = node.background.stop(STOP_PATIENCE).await;
     if stuck > 0 {
         tracing::warn!(tasks = stuck, "background tasks did not stop");
@@ -127,12 +126,13 @@ pub fn signals(tasks: &TaskGroup) -> std::io::Result<mpsc::Receiver<()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (sender, receiver) = mpsc::channel(2);
+    let stop = tasks.stopping();
     drop(tasks.spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
-                () = sender.closed() => return,
+                () = stop.cancelled() => return,
             }
             // A third signal says nothing that the second did not.
             let _ = sender.try_send(());

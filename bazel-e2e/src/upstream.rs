@@ -1,0 +1,149 @@
+//! What stands behind a node as Tier 2.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use mock_upstream::{Counts, Digest, Mock};
+
+use crate::casd::Casd;
+use crate::node::Node;
+
+/// The instance name that Bazel uses when it is told none.
+const INSTANCE: &str = "";
+/// Calls of the mock that carry blobs out.
+const READS: [&str; 2] = ["ByteStream.Read", "ContentAddressableStorage.BatchReadBlobs"];
+
+/// One kind of Tier 2.
+#[derive(Debug)]
+pub enum Upstream {
+    /// Our REAPI server in memory, in this process.
+    Mock(Watched),
+    /// The node's own.
+    Embedded,
+    /// A server of another make.
+    Casd(Box<Casd>),
+}
+
+/// A mock with the questions that scenarios ask of it.
+#[derive(Debug)]
+pub struct Watched(Mock);
+
+/// What a mock stores: nothing was written between two equal ones.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Contents {
+    counts: Counts,
+    blobs: Vec<Digest>,
+    actions: Vec<Digest>,
+}
+
+impl Upstream {
+    /// For the table.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Upstream::Mock(_) => "mock-upstream",
+            Upstream::Embedded => "embedded",
+            Upstream::Casd(_) => "buildbox-casd",
+        }
+    }
+
+    /// What the node's `tier2.url` is set to; nothing for the embedded one.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        match self {
+            Upstream::Mock(mock) => Some(mock.url()),
+            Upstream::Embedded => None,
+            Upstream::Casd(casd) => Some(casd.url().to_owned()),
+        }
+    }
+
+    /// Calls received from `node` so far: counted here if this server counts, else by the node.
+    ///
+    /// # Errors
+    /// If the node cannot be asked.
+    pub async fn calls(&self, node: &Node) -> Result<u64> {
+        match self {
+            Upstream::Mock(mock) => Ok(mock.mark()),
+            Upstream::Embedded | Upstream::Casd(_) => node.tier2_calls().await,
+        }
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// If it does not end cleanly.
+    pub async fn stop(self) -> Result<()> {
+        match self {
+            Upstream::Mock(mock) => mock.0.stop().await,
+            Upstream::Embedded => {}
+            Upstream::Casd(casd) => casd.stop().await?,
+        }
+        Ok(())
+    }
+}
+
+impl Watched {
+    /// Starts a mock on a free loopback port.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub async fn start() -> Result<Watched> {
+        Ok(Watched(Mock::builder().start_tcp("127.0.0.1:0").await?))
+    }
+
+    /// What a node's `tier2.url` takes.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.0.url()
+    }
+
+    /// Calls received so far; a point in time for [`Watched::blob_reads_since`].
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.0.mark()
+    }
+
+    /// How often each blob was asked for since `mark`.
+    #[must_use]
+    pub fn blob_reads_since(&self, mark: u64) -> BTreeMap<Digest, usize> {
+        let mut reads = BTreeMap::new();
+        for call in self
+            .0
+            .calls()
+            .since(mark)
+            .iter()
+            .filter(|call| READS.contains(&call.method.as_str()))
+        {
+            for digest in &call.digests {
+                *reads.entry(*digest).or_default() += 1;
+            }
+        }
+        reads
+    }
+
+    /// What it stores.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        Contents {
+            counts: self.0.counts(),
+            blobs: self.0.blobs(INSTANCE),
+            actions: self.0.actions(INSTANCE),
+        }
+    }
+
+    /// Closes its sockets and keeps what it stores.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub async fn suspend(&self) -> Result<()> {
+        Ok(self.0.suspend().await?)
+    }
+
+    /// Accepts connections again.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub async fn resume(&self) -> Result<()> {
+        Ok(self.0.resume().await?)
+    }
+}

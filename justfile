@@ -1,0 +1,34 @@
+# Recipes for people and for CI alike: .ci/run calls these and nothing else. `ci/try` and `ci/test` install `just`.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Builds every crate.
+build:
+    cargo build --workspace
+
+# Runs all tests.
+test *args:
+    cargo test --workspace {{ args }}
+
+# Format, lints, documentation and dependency policy: warnings are errors.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --quiet -- -D warnings
+    RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --quiet
+    ci/cargo-deny
+
+# Builds a sample Bazel project through the node, in scenarios, and prints a table (`just e2e --help`).
+e2e *args:
+    ci/e2e {{ args }}
+
+# Black-box checks of the protocol against a node of its own.
+conformance *args:
+    ci/conformance {{ args }}
+
+# Starts a node with the embedded Tier 2.
+run *args:
+    cargo run -p gorego -- serve {{ args }}
