@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::digest::{ActionDigest, Digest};
 
 /// REAPI's namespace prefix as a client wrote it. May be empty; has one spelling per instance.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceName(Arc<str>);
 
 /// Words that mark the end of the instance name in a resource name, and so cannot be a segment of one.

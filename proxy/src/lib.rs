@@ -8,6 +8,7 @@ pub mod call;
 pub mod cli;
 pub mod config;
 pub mod digest;
+pub mod grpc;
 pub mod http_admin;
 pub mod life;
 pub mod logs;

@@ -1,8 +1,13 @@
 //! Tier 2, the authoritative cache: a trait, because there are several and because behaviour is added by wrapping.
 
+pub mod embedded;
 mod error;
+pub mod health;
 #[cfg(test)]
 pub mod memory;
+pub mod metered;
+pub mod remote;
+pub mod split;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A Tier 2 in memory: the fake for tests of what lies above, and their reference model.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -34,9 +34,21 @@ struct State {
     actions: HashMap<ActionKey, Bytes>,
     failure: Option<Tier2Error>,
     log: Vec<LoggedCall>,
+    read_plans: VecDeque<ReadPlan>,
     offers: Option<Arc<Offers>>,
     acks_early: bool,
     spoilt: HashSet<BlobKey>,
+}
+
+/// What becomes of one read, or of every blob of a batch.
+#[derive(Debug, Clone)]
+pub enum ReadPlan {
+    /// All is well.
+    Good,
+    /// Bytes below this offset, then an error. At or below the start of the read, it fails before its first byte.
+    BreakAt(u64, Tier2Error),
+    /// The byte at this offset comes with a bit flipped.
+    FlipAt(u64),
 }
 
 /// A call that arrived, in the order of arrival.
@@ -86,6 +98,11 @@ impl MemoryTier2 {
     /// From now on every call fails so; `None` ends that.
     pub fn fail_with(&self, failure: Option<Tier2Error>) {
         self.state.lock().failure = failure;
+    }
+
+    /// The next reads go so, one plan each in the order of arrival; after the last, all is well again.
+    pub fn plan_reads(&self, plans: impl IntoIterator<Item = ReadPlan>) {
+        self.state.lock().read_plans.extend(plans);
     }
 
     /// What [`Tier2::offers`] says from now on.
@@ -166,27 +183,47 @@ impl Tier2 for Arc<MemoryTier2> {
     async fn read(&self, call: &Call, digest: &Digest, range: ByteRange) -> Result<BlobStream, Tier2Error> {
         self.arrive("read", std::slice::from_ref(digest), range.start())?;
         let bytes = self.blob(&call.blob(digest)).ok_or(Tier2Error::NotFound)?;
+        let plan = self.state.lock().read_plans.pop_front().unwrap_or(ReadPlan::Good);
+        let break_at = match &plan {
+            ReadPlan::BreakAt(byte, _) => *byte,
+            ReadPlan::Good | ReadPlan::FlipAt(_) => u64::MAX,
+        };
+        if let ReadPlan::BreakAt(byte, error) = &plan
+            && *byte <= range.start()
+        {
+            return Err(error.clone());
+        }
         let mut gate = self.read_gate.subscribe();
         pass(&mut gate, range.start()).await;
         let this = self.clone();
         let chunk_bytes = self.chunk_bytes as u64;
         let stream = futures::stream::unfold((range, gate), move |(rest, mut gate)| {
-            let (this, bytes) = (this.clone(), bytes.clone());
+            let (this, bytes, plan) = (this.clone(), bytes.clone(), plan.clone());
             async move {
                 if rest.is_empty() {
                     return None;
+                }
+                if let ReadPlan::BreakAt(byte, error) = &plan
+                    && *byte <= rest.start()
+                {
+                    return Some((Err(error.clone()), (rest.skip(rest.len()), gate)));
                 }
                 pass(&mut gate, rest.start()).await;
                 if let Some(failure) = this.failure() {
                     return Some((Err(failure), (rest.skip(rest.len()), gate)));
                 }
                 let open = gate.borrow().saturating_sub(rest.start());
-                let len = rest.len().min(chunk_bytes).min(open);
+                let intact = break_at.saturating_sub(rest.start());
+                let len = rest.len().min(chunk_bytes).min(open).min(intact);
                 let (from, to) = (index(rest.start()), index(rest.start() + len));
                 if to > bytes.len() {
                     return Some((Err(Tier2Error::Short), (rest.skip(rest.len()), gate)));
                 }
-                Some((Ok(bytes.slice(from..to)), (rest.skip(len), gate)))
+                let chunk = match plan {
+                    ReadPlan::FlipAt(byte) => flipped(&bytes, from..to, index(byte)),
+                    ReadPlan::Good | ReadPlan::BreakAt(..) => bytes.slice(from..to),
+                };
+                Some((Ok(chunk), (rest.skip(len), gate)))
             }
         });
         Ok(stream.boxed())
@@ -250,10 +287,16 @@ impl Tier2 for Arc<MemoryTier2> {
         if let Err(failure) = self.arrive("read_batch", digests, 0) {
             return vec![Err(failure); digests.len()];
         }
+        let plan = self.state.lock().read_plans.pop_front().unwrap_or(ReadPlan::Good);
         let mut gate = self.read_gate.subscribe();
         pass(&mut gate, 0).await;
         let read = |digest: &Digest| {
             let bytes = self.blob(&call.blob(digest)).ok_or(Tier2Error::NotFound)?;
+            let bytes = match &plan {
+                ReadPlan::Good => bytes,
+                ReadPlan::BreakAt(_, error) => return Err(error.clone()),
+                ReadPlan::FlipAt(byte) => flipped(&bytes, 0..bytes.len(), index(*byte)),
+            };
             let _proof = Verified::of(*digest, &bytes).map_err(Tier2Error::Corrupt)?;
             Ok(bytes)
         };
@@ -312,6 +355,15 @@ impl Tier2 for Arc<MemoryTier2> {
     fn offers(&self, _instance: &InstanceName) -> Arc<Offers> {
         self.state.lock().offers.clone().unwrap_or_default()
     }
+}
+
+/// A part of a blob, with a bit of the byte at `at` flipped if it is in there.
+fn flipped(bytes: &Bytes, part: std::ops::Range<usize>, at: usize) -> Bytes {
+    let mut copy = bytes.slice(part.clone()).to_vec();
+    if let Some(byte) = at.checked_sub(part.start).and_then(|at| copy.get_mut(at)) {
+        *byte ^= 1;
+    }
+    copy.into()
 }
 
 /// Blobs in memory fit the address space.
