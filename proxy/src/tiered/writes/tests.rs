@@ -12,6 +12,7 @@ use crate::tier2::{RawActionResult, UpstreamStatus};
 use crate::tiered::{PendingCopy, Pushed};
 
 mod batches;
+mod concurrent;
 mod disk_faults;
 mod interleaved;
 mod resuming;
@@ -42,19 +43,19 @@ struct Node {
 
 impl Node {
     fn new() -> Node {
-        Node::build(Publish::Sync, u64::MAX)
+        Node::build(Publish::Sync, u64::MAX, RESUME_WINDOW)
     }
 
     fn with(publish: Publish) -> Node {
-        Node::build(publish, u64::MAX)
+        Node::build(publish, u64::MAX, RESUME_WINDOW)
     }
 
     /// A node whose Tier 1 keeps nothing.
     fn without_files() -> Node {
-        Node::build(Publish::Sync, 0)
+        Node::build(Publish::Sync, 0, RESUME_WINDOW)
     }
 
-    fn build(publish: Publish, blob_bytes_max: u64) -> Node {
+    fn build(publish: Publish, blob_bytes_max: u64, resume_window: Duration) -> Node {
         let (tasks, tier1_tasks, metrics) = (TaskGroup::new(), TaskGroup::new(), Metrics::new());
         let disk = MemoryDisk::new();
         let tier1 = Tier1::open(
@@ -79,7 +80,7 @@ impl Node {
             bad.clone(),
             WriteOptions {
                 publish,
-                resume_window: RESUME_WINDOW,
+                resume_window,
             },
             tasks.clone(),
             metrics.uploads.clone(),
@@ -170,6 +171,13 @@ impl Blob {
         Blob {
             digest: Digest::of(Function::Sha256, &bytes),
             bytes,
+        }
+    }
+
+    fn copy(&self) -> Blob {
+        Blob {
+            digest: self.digest,
+            bytes: self.bytes.clone(),
         }
     }
 
