@@ -14,6 +14,7 @@ use tower::Service;
 
 use super::body::{Body, trailers};
 use super::chunk::Chunk;
+use super::listener::reset_after;
 
 /// Longest patience that is honoured. Longer ones are cut to it, so that no sum of times overflows.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -58,6 +59,7 @@ where
         request.extensions_mut().insert(Deadline(deadline));
         let answer = self.0.call(request);
         Box::pin(async move {
+            reset_after(deadline);
             let mut timer = Box::pin(sleep_until(deadline));
             // An answer that is there wins over a deadline that has just passed.
             let response = tokio::select! {

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use self::calls::Calls;
+pub(super) use self::calls::reset_after;
 use crate::task::TaskGroup;
 use crate::tier2::BoxError;
 

@@ -84,6 +84,22 @@ async fn a_reader_that_does_not_read_holds_a_drain_no_longer_either() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_that_does_not_read_is_cut_off_after_its_deadline() {
+    // P10
+    let node = Node::new().await;
+    let digest = node.plant(&[7; 8 << 20]);
+    let mut request = tonic::Request::new(request(&digest));
+    request
+        .metadata_mut()
+        .insert("grpc-timeout", "3S".parse().unwrap());
+    let mut client = node.byte_stream().await;
+    let _unread = client.read(request).await.unwrap();
+    let begun = Instant::now();
+    assert!(node.server.drain(GRACE).await.is_clean());
+    assert!(begun.elapsed() < GRACE / 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn connections_without_calls_do_not_hold_a_drain() {
     let node = Node::new().await;
     let _silent = node.connect();
