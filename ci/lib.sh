@@ -35,7 +35,7 @@ python_tool() {
     system_package python3 python3
     python3 -m pip --version >/dev/null 2>&1 || system_package pip3 python3-pip
     say "installing $1 (PyPI: $2 $3) into $CACHE/tools"
-    stage=$(mktemp -d "$CACHE/stage.XXXXXX")
+    stage=$(mktemp -d --tmpdir="$CACHE")
     # With --target pip leaves the system's own packages alone, also where they are "externally managed".
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
         --target "$stage" "$2==$3" >&2
