@@ -67,7 +67,8 @@ impl Node {
     pub async fn new(config: &Config, ground: Ground) -> anyhow::Result<Node> {
         let metrics = Metrics::new();
         let (commits, flights, background) = (TaskGroup::new(), TaskGroup::new(), TaskGroup::new());
-        let (tier2, health) = tier2(config, ground.connector, &background, &metrics).await?;
+        let node_id = uuid::Uuid::new_v4().simple().to_string();
+        let (tier2, health) = tier2(config, ground.connector, &node_id, &background, &metrics).await?;
         let tier1 = Tier1::open(
             tier1_options(config),
             ground.disk,
@@ -110,6 +111,7 @@ impl Node {
             batch_bytes_max: config.limits.max_batch_size.bytes(),
             blob_bytes_max: config.limits.max_blob_size.map(|size| size.bytes()),
             groups: config.share_groups.clone(),
+            node_id,
         };
         let (edge, serving) = Edge::new(options, Tiered::new(reads, writes, tier2), metrics.calls.clone())
             .await
@@ -164,6 +166,7 @@ fn tier1_options(config: &Config) -> Tier1Options {
 async fn tier2(
     config: &Config,
     connector: Option<Box<dyn Connect>>,
+    node_id: &str,
     tasks: &TaskGroup,
     metrics: &Metrics,
 ) -> anyhow::Result<(Arc<dyn Tier2>, watch::Receiver<Health>)> {
@@ -180,7 +183,7 @@ async fn tier2(
             Ok(wrapped(embedded, tasks, metrics))
         }
         Tier2Place::Remote(upstream) => {
-            let options = remote_options(config, upstream);
+            let options = remote_options(config, upstream, node_id);
             let connector = match connector {
                 Some(connector) => connector,
                 None => Box::new(
@@ -207,7 +210,7 @@ fn wrapped(
     (Arc::new(Split::new(watched)), health)
 }
 
-fn remote_options(config: &Config, upstream: &Upstream) -> RemoteOptions {
+fn remote_options(config: &Config, upstream: &Upstream, node_id: &str) -> RemoteOptions {
     let instances = upstream.instances.clone();
     RemoteOptions {
         endpoint: Endpoint {
@@ -221,7 +224,7 @@ fn remote_options(config: &Config, upstream: &Upstream) -> RemoteOptions {
         first_byte_timeout: upstream.first_byte_timeout,
         stall_timeout: upstream.stall_timeout,
         commit_timeout: config.tier2.commit_timeout,
-        node_id: uuid::Uuid::new_v4().simple().to_string(),
+        node_id: node_id.to_owned(),
     }
 }
 
@@ -259,3 +262,6 @@ async fn bind(address: SocketAddr, field: &'static str) -> anyhow::Result<TcpLis
         .await
         .with_context(|| format!("{field}: {address}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,6 +177,65 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// On whose behalf.
     pub cause: Cause,
+    /// The nodes that it has come through.
+    pub via: Via,
+}
+
+/// The nodes that a call has come through, the first one first, each by an id of its process. Every node adds its own before
+/// it asks Tier 2, so that one that is upstream of itself notices at once, however many nodes are in between.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Via(Option<Arc<str>>);
+
+/// Nodes in a row. Longer rows than this help nobody, and each of them costs a header's bytes.
+const NODES_MAX: usize = 8;
+
+/// Bytes of the header: [`NODES_MAX`] ids of the length of a UUID, with room for what a proxy adds between them.
+const VIA_BYTES_MAX: usize = NODES_MAX * 40;
+
+/// Why a call is not answered: asking on would ask for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Loop {
+    /// It was here before.
+    #[error("this node is upstream of itself")]
+    Closed,
+    /// It came a long way, perhaps round a ring whose nodes do not say their names.
+    #[error("the call came through more than {NODES_MAX} nodes")]
+    TooLong,
+}
+
+impl Via {
+    /// The header in which nodes tell each other.
+    pub const HEADER: &str = "x-gorego-node";
+
+    /// Reads the header of a call that arrived at the node `own_id`.
+    ///
+    /// # Errors
+    /// [`Loop`] if it is not to be sent on.
+    pub fn arrived(header: &str, own_id: &str) -> Result<Via, Loop> {
+        if header.is_empty() {
+            return Ok(Via::default());
+        }
+        let ids = || header.split(',').map(str::trim);
+        if header.len() > VIA_BYTES_MAX || ids().count() >= NODES_MAX {
+            return Err(Loop::TooLong);
+        }
+        if ids().any(|id| id == own_id) {
+            return Err(Loop::Closed);
+        }
+        // What stands there is sent on: only what a node could have written.
+        let plain = header
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b", ".contains(&byte));
+        Ok(Via(plain.then(|| header.into())))
+    }
+
+    /// The header of a call that the node `own_id` sends on.
+    pub fn and(&self, own_id: &str) -> String {
+        match &self.0 {
+            None => own_id.to_owned(),
+            Some(before) => format!("{before},{own_id}"),
+        }
+    }
 }
 
 /// On whose behalf work is done.
@@ -189,13 +248,15 @@ pub enum Cause {
 }
 
 impl Call {
-    /// The same work as the node's own: no deadline of a client's, no metadata. For fills, commits and merged calls.
+    /// The same work as the node's own: no deadline of a client's, no metadata. For fills, commits and merged calls. Whence it
+    /// came stays, so that a loop is noticed whatever is shared on the way.
     pub fn for_node(&self) -> Call {
         Call {
             scope: self.scope.clone(),
             instance: self.instance.clone(),
             deadline: None,
             cause: Cause::Node,
+            via: self.via.clone(),
         }
     }
 
@@ -245,6 +306,37 @@ mod tests {
         check("/a", Err(InstanceNameError::Slashes)); // INST-05
         check("a/", Err(InstanceNameError::Slashes));
         check("a//b", Err(InstanceNameError::Slashes));
+    }
+
+    #[test]
+    fn a_node_upstream_of_itself_is_noticed_and_a_row_of_nodes_is_not() {
+        // PXY-78
+        let first = Via::default().and("a");
+        assert_eq!(Via::arrived(&first, "a"), Err(Loop::Closed), "its own Tier 2");
+        let second = Via::arrived(&first, "b").unwrap().and("b");
+        assert_eq!(Via::arrived(&second, "a"), Err(Loop::Closed), "a ring of two");
+        let third = Via::arrived(&second, "c").unwrap().and("c");
+        assert_eq!(third, "a,b,c");
+        assert_eq!(Via::arrived("a, b", "b"), Err(Loop::Closed), "joined by a proxy");
+    }
+
+    #[test]
+    fn a_row_of_nodes_has_an_end_and_what_is_no_row_is_not_sent_on() {
+        // PXY-78
+        let mut header = Via::default().and("n0");
+        for hop in 1..NODES_MAX {
+            header = Via::arrived(&header, "me").unwrap().and(&format!("n{hop}"));
+        }
+        assert_eq!(Via::arrived(&header, "me"), Err(Loop::TooLong));
+        assert_eq!(
+            Via::arrived(&"x".repeat(VIA_BYTES_MAX + 1), "me"),
+            Err(Loop::TooLong)
+        );
+        for odd in ["", "\u{e4}", "a;b"] {
+            assert_eq!(Via::arrived(odd, "me").unwrap().and("me"), "me", "{odd:?}");
+        }
+        let longest = vec!["f".repeat(32); NODES_MAX - 1].join(",");
+        assert!(Via::arrived(&longest, "me").is_ok(), "ids as nodes have them");
     }
 
     #[test]

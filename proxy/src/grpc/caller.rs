@@ -8,7 +8,7 @@ use tonic::metadata::MetadataMap;
 
 use super::deadline::Deadline;
 use super::status::invalid;
-use crate::call::{Call, Cause, InstanceName, ShareGroups};
+use crate::call::{Call, Cause, InstanceName, ShareGroups, Via};
 
 /// The header in which a client may repeat the resource name of a ByteStream call (META-07).
 const RESOURCE_NAME_HEADER: &str = "build.bazel.remote.execution.v2.resource-name";
@@ -20,24 +20,34 @@ pub(super) struct Caller {
     request_metadata: Option<Bytes>,
     resource_name: Option<Bytes>,
     groups: ShareGroups,
+    via: Via,
 }
 
 impl Caller {
     /// Reads the headers. What is malformed in metadata is left out and changes nothing (META-03).
-    pub(super) fn new(parts: Parts, groups: ShareGroups) -> Caller {
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION for a call that this node, whose id is `node_id`, has sent itself, however far round.
+    pub(super) fn new(parts: Parts, groups: ShareGroups, node_id: &str) -> Result<Caller, Status> {
         let metadata = MetadataMap::from_headers(parts.headers);
+        let via = metadata.get(Via::HEADER).and_then(|value| value.to_str().ok());
+        let via = Via::arrived(via.unwrap_or_default(), node_id).map_err(|error| {
+            tracing::warn!(via, %error, "a call goes in a circle: look at the tier2.url of each node");
+            Status::failed_precondition(error.to_string())
+        })?;
         let request_metadata = metadata
             .get_bin(REQUEST_METADATA_HEADER)
             .and_then(|value| value.to_bytes().ok());
         let resource_name = metadata
             .get(RESOURCE_NAME_HEADER)
             .map(|value| Bytes::copy_from_slice(value.as_bytes()));
-        Caller {
+        Ok(Caller {
             deadline: parts.extensions.get::<Deadline>().copied(),
             request_metadata,
             resource_name,
             groups,
-        }
+            via,
+        })
     }
 
     /// The call, for the instance that a message names.
@@ -55,6 +65,7 @@ impl Caller {
             instance,
             deadline: self.deadline.map(|deadline| deadline.0),
             cause: Cause::Client(self.request_metadata.clone()),
+            via: self.via.clone(),
         }
     }
 
@@ -87,7 +98,11 @@ mod tests {
         request
             .headers_mut()
             .insert(name, HeaderValue::from_bytes(value).unwrap());
-        Caller::new(request.into_parts().0, ShareGroups::default())
+        with_parts(request.into_parts().0)
+    }
+
+    fn with_parts(parts: Parts) -> Caller {
+        Caller::new(parts, ShareGroups::default(), "node").unwrap()
     }
 
     #[test]
@@ -113,7 +128,7 @@ mod tests {
         // INST-09
         let [a, b] = ["a", "b"].map(|name| InstanceName::parse(name).unwrap());
         let groups = ShareGroups::new(BTreeMap::from([(a, Scope::new("g")), (b, Scope::new("g"))]));
-        let caller = Caller::new(Request::new(()).into_parts().0, groups);
+        let caller = Caller::new(Request::new(()).into_parts().0, groups, "node").unwrap();
         let scope = |instance| caller.call(instance).unwrap().scope;
         assert_eq!(
             (scope("a"), scope("b"), scope("c")),
@@ -126,8 +141,23 @@ mod tests {
         let deadline = Instant::now();
         let mut request = Request::new(());
         request.extensions_mut().insert(Deadline(deadline));
-        let caller = Caller::new(request.into_parts().0, ShareGroups::default());
+        let caller = with_parts(request.into_parts().0);
         assert_eq!(caller.call("").unwrap().deadline, Some(deadline)); // R14
+    }
+
+    #[test]
+    fn a_call_that_this_node_sent_itself_goes_no_further() {
+        // PXY-78
+        let arrived = |via: &'static str| {
+            let mut request = Request::new(());
+            let headers = request.headers_mut();
+            headers.insert(Via::HEADER, HeaderValue::from_static(via));
+            Caller::new(request.into_parts().0, ShareGroups::default(), "me")
+        };
+        let caller = arrived("you").unwrap();
+        assert_eq!(caller.call("").unwrap().via.and("me"), "you,me");
+        let code = arrived("you,me").unwrap_err().code();
+        assert_eq!(code, tonic::Code::FailedPrecondition, "no client repeats it");
     }
 
     #[test]

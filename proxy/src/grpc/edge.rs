@@ -42,6 +42,8 @@ pub struct EdgeOptions {
     pub blob_bytes_max: Option<u64>,
     /// Which instances share.
     pub groups: ShareGroups,
+    /// Names this process, so that it recognises calls of its own.
+    pub node_id: String,
 }
 
 /// gRPC as clients speak it. Clones are the same service.
@@ -73,6 +75,7 @@ impl Edge {
                 calls: calls.clone(),
             }),
             groups: options.groups,
+            node_id: options.node_id.into(),
             message_bytes_max: batch_bytes
                 .saturating_add(BATCH_FRAMING_BYTES)
                 .max(MESSAGE_BYTES_MAX),
@@ -125,6 +128,7 @@ impl http_body::Body for EdgeBody {
 struct Dispatch {
     services: Arc<Services>,
     groups: ShareGroups,
+    node_id: Arc<str>,
     message_bytes_max: usize,
     routes: Routes,
 }
@@ -164,11 +168,12 @@ impl Service<Request<Incoming>> for Dispatch {
 impl Dispatch {
     async fn answer(&self, method: Method, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let caller = Caller::new(parts, self.groups.clone());
         let messages = Messages::new(body, self.message_bytes_max);
-        self.dispatch(method, &caller, messages)
-            .await
-            .unwrap_or_else(|status| Body::refusal(&status))
+        let answer = async {
+            let caller = Caller::new(parts, self.groups.clone(), &self.node_id)?;
+            self.dispatch(method, &caller, messages).await
+        };
+        answer.await.unwrap_or_else(|status| Body::refusal(&status))
     }
 
     async fn dispatch(

@@ -247,7 +247,7 @@ impl<T: Tier2> Tier2 for Watched<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, Scope};
+    use crate::call::{Cause, Scope, Via};
     use crate::digest::Function;
     use crate::metrics::Metrics;
     use crate::tier2::memory::MemoryTier2;
@@ -289,6 +289,7 @@ mod tests {
             instance: InstanceName::parse("").unwrap(),
             deadline: None,
             cause: Cause::Node,
+            via: Via::default(),
         }
     }
 

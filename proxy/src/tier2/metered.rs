@@ -191,7 +191,7 @@ impl<T: Tier2> Tier2 for Metered<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, Scope};
+    use crate::call::{Cause, Scope, Via};
     use crate::digest::Function;
     use crate::metrics::Metrics;
     use crate::tier2::memory::MemoryTier2;
@@ -202,6 +202,7 @@ mod tests {
             instance: InstanceName::parse("").unwrap(),
             deadline: None,
             cause: Cause::Node,
+            via: Via::default(),
         }
     }
 

@@ -43,13 +43,10 @@ use self::pool::{Class, Lane, Pool};
 use super::split::collect;
 use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error};
 use crate::blob::{ByteRange, Piece, PieceStream, Verified};
-use crate::call::{Call, Cause, InstanceName, Scope};
+use crate::call::{Call, Cause, InstanceName, Scope, Via};
 use crate::digest::{ActionDigest, Digest, Function};
 use crate::metrics::Tier2Metrics;
 use crate::task::TaskGroup;
-
-/// The header by which a node that is asked by itself notices: it has [`RemoteOptions::node_id`].
-pub const NODE_HEADER: &str = "x-gorego-node";
 
 /// Bytes of a message that Tier 2 may send. Batches and reads stay far below; action results may be large.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -77,7 +74,7 @@ pub struct RemoteOptions {
     pub stall_timeout: Duration,
     /// `tier2.commit_timeout`: from the last byte of an upload to the answer, beside what its size adds.
     pub commit_timeout: Duration,
-    /// Names this process to others, and to itself. Letters and digits.
+    /// Names this process to others, and to itself (see [`Via`]). Letters and digits.
     pub node_id: String,
 }
 
@@ -134,7 +131,10 @@ impl RemoteTier2 {
                 endpoint: authority,
                 source,
             })?;
-        let node_id = options.node_id.parse().map_err(|_| RemoteError::NodeId)?;
+        let node_id = options.node_id;
+        if !node_id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(RemoteError::NodeId);
+        }
         let pool = Pool::new(
             connector,
             options.connections,
@@ -175,7 +175,7 @@ struct Remote {
     origin: Uri,
     instances: InstanceMap,
     times: Times,
-    node_id: AsciiMetadataValue,
+    node_id: String,
     tasks: TaskGroup,
     capabilities: Capabilities,
     /// BatchReadBlobs was answered with UNIMPLEMENTED since the capabilities were last heard.
@@ -224,7 +224,9 @@ impl Remote {
             request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
         let metadata = request.metadata_mut();
-        metadata.insert(NODE_HEADER, self.node_id.clone());
+        if let Ok(via) = call.via.and(&self.node_id).parse() {
+            metadata.insert(Via::HEADER, via);
+        }
         metadata.insert("user-agent", AsciiMetadataValue::from_static("gorego"));
         match &call.cause {
             Cause::Client(Some(bytes)) => {
@@ -499,6 +501,7 @@ impl Tier2 for RemoteTier2 {
             instance,
             deadline: None,
             cause: Cause::Node,
+            via: Via::default(),
         };
         let left = deadline.saturating_duration_since(Instant::now());
         // The time to the first byte, so that a connection that is silent is given up with the probe.

@@ -217,7 +217,7 @@ impl<T: Tier2> Tier2 for Split<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, Scope};
+    use crate::call::{Cause, Scope, Via};
     use crate::digest::Function;
     use crate::tier2::memory::MemoryTier2;
 
@@ -256,6 +256,7 @@ mod tests {
             instance: InstanceName::parse("").unwrap(),
             deadline: None,
             cause: Cause::Node,
+            via: Via::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use super::read::Rings;
 use super::{BadBlobs, CallError, Pending, Reading, Reads};
 use crate::blob::ByteRange;
-use crate::call::{Call, Cause, InstanceName, Scope};
+use crate::call::{Call, Cause, InstanceName, Scope, Via};
 use crate::digest::{Digest, Function};
 use crate::metrics::Metrics;
 use crate::task::TaskGroup;
@@ -98,6 +98,7 @@ impl Harness {
                 instance: InstanceName::parse("main").unwrap(),
                 deadline: None,
                 cause: Cause::Client(None),
+                via: Via::default(),
             },
         }
     }

@@ -63,6 +63,7 @@ impl Node {
             batch_bytes_max: BATCH_BYTES_MAX,
             blob_bytes_max: Some(BLOB_BYTES_MAX),
             groups: ShareGroups::new(BTreeMap::from(shared)),
+            node_id: "node".to_owned(),
         };
         let tiered = tiered(&tier2, &metrics, &tasks).await;
         let (edge, health) = Edge::new(options, tiered, metrics.calls.clone()).await.unwrap();

@@ -3,7 +3,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 use super::*;
-use crate::call::{Cause, Scope};
+use crate::call::{Cause, Scope, Via};
 use crate::digest::Function;
 
 fn call(scope: &str) -> Call {
@@ -13,6 +13,7 @@ fn call(scope: &str) -> Call {
         instance,
         deadline: None,
         cause: Cause::Node,
+        via: Via::default(),
     }
 }
 

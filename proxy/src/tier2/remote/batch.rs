@@ -117,7 +117,7 @@ fn by_question<A: Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, InstanceName, Scope};
+    use crate::call::{Cause, InstanceName, Scope, Via};
 
     fn call() -> Call {
         Call {
@@ -125,6 +125,7 @@ mod tests {
             instance: InstanceName::parse("").unwrap(),
             deadline: None,
             cause: Cause::Node,
+            via: Via::default(),
         }
     }
 

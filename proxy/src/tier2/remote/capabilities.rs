@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::pool::Class;
 use super::{MESSAGE_BYTES_MAX, Remote, ask, batch};
-use crate::call::{Call, Cause, InstanceName, Scope};
+use crate::call::{Call, Cause, InstanceName, Scope, Via};
 use crate::digest::Function;
 use crate::tier2::{Offers, Tier2Error};
 
@@ -146,6 +146,7 @@ async fn fetch(remote: &Remote, upstream: &InstanceName) -> Result<ServerCapabil
         instance: upstream.clone(),
         deadline: None,
         cause: Cause::Node,
+        via: Via::default(),
     };
     ask(&call, || async {
         let lane = remote.pool.lane(Class::Small);

@@ -146,7 +146,7 @@ pub(super) fn absent(error: Tier2Error) -> Tier2Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, InstanceName, Scope};
+    use crate::call::{Cause, InstanceName, Scope, Via};
 
     fn call() -> Call {
         Call {
@@ -154,6 +154,7 @@ mod tests {
             instance: InstanceName::parse("").unwrap(),
             deadline: None,
             cause: Cause::Node,
+            via: Via::default(),
         }
     }
 

@@ -62,6 +62,7 @@ fn call_as(instance: &str) -> Call {
         instance,
         deadline: None,
         cause: Cause::Node,
+        via: Via::default(),
     }
 }
 

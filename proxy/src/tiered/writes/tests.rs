@@ -2,7 +2,7 @@ use bytes::Bytes;
 use tonic::Code;
 
 use super::*;
-use crate::call::{Cause, InstanceName, Scope};
+use crate::call::{Cause, InstanceName, Scope, Via};
 use crate::digest::{ActionDigest, Function};
 use crate::metrics::Metrics;
 use crate::tier1::Tier1Options;
@@ -210,6 +210,7 @@ fn call() -> Call {
         instance: InstanceName::parse("").unwrap(),
         deadline: None,
         cause: Cause::Client(None),
+        via: Via::default(),
     }
 }
 

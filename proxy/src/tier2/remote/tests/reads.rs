@@ -29,7 +29,7 @@ async fn a_read_names_the_blob_and_passes_what_comes() {
     let serving = async {
         let mut call = harness.peer.call("Read").await;
         assert_eq!(call.request.uri().authority().unwrap(), "tier2.example:8980");
-        assert_eq!(call.header(NODE_HEADER), Some("node1"));
+        assert_eq!(call.header(Via::HEADER), Some("node1"));
         assert_eq!(call.header("grpc-timeout"), None);
         let asked: ReadRequest = call.message().await.unwrap();
         let name = format!("blobs/{}", digest_of(b"hello"));
@@ -78,12 +78,14 @@ async fn a_clients_metadata_and_deadline_go_along() {
     let call = Call {
         deadline: Some(Instant::now() + Duration::from_secs(5)),
         cause: Cause::Client(Some(Bytes::from_static(b"\x0a\xff"))),
+        via: Via::arrived("node0", "node1").unwrap(),
         ..call()
     };
     let start = Instant::now();
     let serving = async {
         let call = harness.peer.call("Read").await;
         assert_eq!(call.header(proto::REQUEST_METADATA_HEADER), Some("Cv8")); // PXY-28
+        assert_eq!(call.header(Via::HEADER), Some("node0,node1")); // PXY-78
         let timeout = call.header("grpc-timeout").unwrap(); // PXY-67
         assert!(timeout.starts_with('5') || timeout.starts_with('4'), "{timeout}");
         call
