@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::call::Call;
@@ -15,6 +16,9 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// Bytes kept of a status' details; more than that would not fit into a client's header limit.
 const DETAILS_BYTES_MAX: usize = 4096;
+
+/// How much before our own clock Tier 2 may say that the caller's time is up: timeouts are rounded on their way.
+const DEADLINE_SLACK: Duration = Duration::from_millis(100);
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
@@ -110,11 +114,16 @@ pub(super) fn tier2_error(status: Status, call: &Call) -> Tier2Error {
     let code = status.code();
     if matches!(code, Code::Unavailable | Code::Cancelled) {
         Tier2Error::down(status)
-    } else if code == Code::DeadlineExceeded && call.deadline.is_some() {
+    } else if code == Code::DeadlineExceeded && is_over(call) {
         Tier2Error::DeadlineExceeded
     } else {
         answered(code, status.message(), status.details())
     }
+}
+
+fn is_over(call: &Call) -> bool {
+    call.deadline
+        .is_some_and(|deadline| deadline <= Instant::now() + DEADLINE_SLACK)
 }
 
 /// An answer of Tier 2, or what we make of an answer that makes no sense.
@@ -177,13 +186,24 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_deadline_is_the_callers_own_if_it_has_one() {
+    fn an_answered_deadline_is_the_callers_own_if_its_time_is_up() {
         let call = Call {
-            deadline: Some(tokio::time::Instant::now()),
+            deadline: Some(Instant::now()),
             ..call()
         };
         let error = tier2_error(Status::deadline_exceeded(""), &call);
         assert!(matches!(error, Tier2Error::DeadlineExceeded), "{error}");
+    }
+
+    #[test]
+    fn a_timeout_of_tier_2s_own_is_not_the_callers_deadline() {
+        // ERR-05
+        let call = Call {
+            deadline: Some(Instant::now() + Duration::from_secs(60)),
+            ..call()
+        };
+        let error = tier2_error(Status::deadline_exceeded(""), &call);
+        assert!(matches!(error, Tier2Error::Answered(_)), "{error}");
     }
 
     #[test]
