@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::call::InstanceName;
 use crate::config::{Config, Tier1Write, Tier2Place, Upstream};
 use crate::grpc::listener::{ListenerOptions, Server};
 use crate::grpc::{Edge, EdgeOptions};
@@ -194,6 +195,8 @@ async fn tier2(
             tracing::info!(url = %upstream.url, "using a remote tier 2");
             let remote = RemoteTier2::new(options, connector, tasks, &metrics.tier2)
                 .context("tier2.url cannot be used")?;
+            // Asked for here, its capabilities are known before the first client asks, and builds keep what they are told.
+            let _assumed = remote.offers(&InstanceName::default());
             Ok(wrapped(remote, tasks, metrics))
         }
     }

@@ -5,10 +5,12 @@ use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
+use mock_upstream::{Match, Mock, method};
 use proto::bytestream::byte_stream_client::ByteStreamClient;
 use proto::bytestream::{ReadRequest, WriteRequest};
+use proto::reapi::capabilities_client::CapabilitiesClient;
 use proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
-use proto::reapi::FindMissingBlobsRequest;
+use proto::reapi::{FindMissingBlobsRequest, GetCapabilitiesRequest};
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -47,6 +49,15 @@ impl Connect for To {
             Some(_) => Ok(Box::new(self.pipe())),
             None => Err(io::ErrorKind::ConnectionRefused.into()),
         }
+    }
+}
+
+struct Pipes(Mock);
+
+#[async_trait]
+impl Connect for Pipes {
+    async fn connect(&self) -> io::Result<BoxIo> {
+        Ok(Box::new(self.0.connect()?))
     }
 }
 
@@ -122,4 +133,21 @@ async fn nodes_in_a_ring_say_so_at_once() {
     for client in [&here, &second, &third] {
         is_noticed(client).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_tier_2_allows_is_known_before_the_first_client_asks() {
+    // CAP-08, PXY-13, PXY-22
+    let mock = Mock::builder().update_enabled(false).start();
+    let (_node, here) = node(Pipes(mock.clone())).await;
+    let asked = mock.finished(Match::method(method::CAPABILITIES), 1);
+    tokio::time::timeout(std::time::Duration::from_secs(1), asked)
+        .await
+        .expect("the node asked by itself");
+    // The answer is on its way through a pipe: a few turns of this thread.
+    let mut client = CapabilitiesClient::new(here.channel().await);
+    let answer = client.get_capabilities(GetCapabilitiesRequest::default()).await;
+    let cache = answer.unwrap().into_inner().cache_capabilities.unwrap();
+    assert!(!cache.action_cache_update_capabilities.unwrap().update_enabled);
+    assert_eq!(mock.calls().method(method::CAPABILITIES).count(), 1);
 }
