@@ -2,6 +2,7 @@
 //! node needs. Takes any byte stream, so that a whole node runs over pipes in tests, and TLS goes in front of it.
 
 mod calls;
+mod preface;
 
 use std::convert::Infallible;
 use std::io;
@@ -24,6 +25,7 @@ use tower::Service;
 
 use self::calls::Calls;
 pub(super) use self::calls::reset_after;
+use self::preface::Prefaced;
 use crate::task::TaskGroup;
 use crate::tier2::BoxError;
 
@@ -49,6 +51,10 @@ const LOCAL_RESETS_MAX: usize = 1024;
 /// Silence on a connection after which the peer is asked whether it is there, and how long it may take to answer.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a peer may take to say that it speaks HTTP/2. One that is silent, or slower than that, would keep a seat from
+/// others; after it the keep-alive watches.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a drain waits for a connection on which nothing was ever called: for the GOAWAY to be read.
 const LINGER: Duration = Duration::from_secs(1);
@@ -193,9 +199,18 @@ where
         let calls = Calls::new(self.shared.calls.clone());
         let service = TowerToHyperService::new(self.service.clone());
         let http2 = http2(&self.options, calls.clone());
+        let io = Prefaced::new(io);
+        let speaks = io.came();
         let mut connection = pin!(http2.serve_connection(TokioIo::new(io), service));
+        let silent = async {
+            sleep(PREFACE_TIMEOUT).await;
+            if speaks.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
+            () = silent => return tracing::debug!("a peer did not speak HTTP/2"),
             () = self.shared.goaway.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         let unused = async {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::{join_all, poll_immediate};
 use proto::bytestream::ReadRequest;
 use proto::bytestream::byte_stream_client::ByteStreamClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +98,27 @@ async fn a_reader_that_does_not_read_is_cut_off_after_its_deadline() {
     let begun = Instant::now();
     assert!(node.server.drain(GRACE).await.is_clean());
     assert!(begun.elapsed() < GRACE / 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_speak_http2_keeps_no_seat() {
+    // P8
+    let node = Node::new().await;
+    let mut idle = node.raw().await;
+    let begun = Instant::now();
+    for said in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let mut peer = node.connect();
+        peer.write_all(said).await.unwrap();
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).await.unwrap();
+    }
+    assert_eq!(begun.elapsed().as_secs(), 20, "each was given ten seconds");
+    let health = "/grpc.health.v1.Health/Check";
+    assert_eq!(
+        idle.send(health, framed(b"")).await,
+        Some(Code::Ok),
+        "an idle client is welcome"
+    );
 }
 
 #[tokio::test(start_paused = true)]
