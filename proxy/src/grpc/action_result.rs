@@ -62,8 +62,12 @@ impl Plan {
     ) -> Plan {
         let mut room = Room {
             function,
-            left_bytes: bytes_max.saturating_sub(encoded_bytes),
+            left_bytes: bytes_max,
         };
+        // What is inlined already competes for the room like what could be.
+        let removable_bytes = room.removable_bytes(result);
+        let bare_bytes = encoded_bytes.saturating_sub(removable_bytes);
+        room.left_bytes = bytes_max.saturating_sub(bare_bytes);
         let stdout = room.change(wanted.stdout, &result.stdout_raw, result.stdout_digest.as_ref());
         let stderr = room.change(wanted.stderr, &result.stderr_raw, result.stderr_digest.as_ref());
         let mut files = HashMap::new();
@@ -154,13 +158,33 @@ struct Room {
 }
 
 impl Room {
+    /// Bytes that are inlined beside a digest, and hence can be taken out.
+    fn removable_bytes(&self, result: &reapi::ActionResult) -> usize {
+        let streams = [
+            (&result.stdout_raw, result.stdout_digest.as_ref()),
+            (&result.stderr_raw, result.stderr_digest.as_ref()),
+        ];
+        let files = result.output_files.iter();
+        files
+            .map(|file| (&file.contents, file.digest.as_ref()))
+            .chain(streams)
+            .filter(|(_, digest)| self.parse(*digest).is_some())
+            .map(|(inlined, _)| inlined.len())
+            .sum()
+    }
+
+    fn parse(&self, digest: Option<&reapi::Digest>) -> Option<Digest> {
+        digests::parse(self.function, digest?).ok()
+    }
+
     fn change(&mut self, wanted: bool, inlined: &Bytes, digest: Option<&reapi::Digest>) -> Change {
         // Without a digest the inlined bytes are all there is, or nothing says what to inline.
-        let Some(digest) = digest.and_then(|digest| digests::parse(self.function, digest).ok()) else {
+        let Some(digest) = self.parse(digest) else {
             return Change::Keep;
         };
         if !inlined.is_empty() {
-            return if wanted { Change::Keep } else { Change::Remove };
+            let stays = wanted && self.take(inlined.len());
+            return if stays { Change::Keep } else { Change::Remove };
         }
         if !wanted || digest.is_empty() {
             return Change::Keep;
@@ -168,13 +192,18 @@ impl Room {
         let needed_bytes = usize::try_from(digest.size_bytes())
             .unwrap_or(usize::MAX)
             .saturating_add(FIELD_OVERHEAD_BYTES);
-        match self.left_bytes.checked_sub(needed_bytes) {
-            Some(left_bytes) => {
-                self.left_bytes = left_bytes;
-                Change::Insert(digest)
-            }
-            None => Change::Keep,
+        if self.take(needed_bytes) {
+            Change::Insert(digest)
+        } else {
+            Change::Keep
         }
+    }
+
+    /// Takes room, if there is enough.
+    fn take(&mut self, bytes: usize) -> bool {
+        let left_bytes = self.left_bytes.checked_sub(bytes);
+        self.left_bytes = left_bytes.unwrap_or(self.left_bytes);
+        left_bytes.is_some()
     }
 }
 
@@ -222,8 +251,8 @@ fn fields(encoded: &Bytes) -> Result<Vec<Field>, DecodeError> {
     Ok(fields)
 }
 
-/// Checks what a client wants to store: every reference has a well-formed digest, and bytes that are inlined beside a
-/// digest fit it (AC-UPD-05, AC-UPD-13). Anything else is the client's business.
+/// Checks a result that is to be stored, or that was: every reference has a well-formed digest, and bytes that are inlined
+/// beside a digest fit it (AC-UPD-05, AC-UPD-13). Anything else is the client's business.
 ///
 /// # Errors
 /// INVALID_ARGUMENT with the place.

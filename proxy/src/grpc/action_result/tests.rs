@@ -137,6 +137,30 @@ fn inlining_stops_at_the_messages_limit_and_is_never_partial() {
 }
 
 #[test]
+fn what_is_inlined_already_leaves_where_the_message_would_be_too_long() {
+    // AC-GET-13, PXY-79
+    let mut stored = result();
+    stored.stdout_raw = Bytes::from_static(b"out");
+    stored.stderr_raw = Bytes::from_static(b"err");
+    stored.output_files[0].contents = Bytes::from_static(b"bytes of a");
+    let (encoded, bare) = (from_the_future(&stored), from_the_future(&result()));
+    let all = wanted(true, true, &["a", "b"]);
+    for bytes_max in bare.len() + 6..=encoded.len() {
+        let inlined = inline(&encoded, &all, bytes_max);
+        assert!(inlined.len() <= bytes_max, "{} in {bytes_max}", inlined.len());
+        let decoded = reapi::ActionResult::decode(inlined).unwrap();
+        assert!(matches!(&decoded.stdout_raw[..], b"" | b"out"));
+        let contents = &decoded.output_files[0].contents[..];
+        assert!(matches!(contents, b"" | b"bytes of a"));
+        assert_eq!(decoded.output_files[0].digest, stored.output_files[0].digest); // AC-GET-14
+    }
+    // What is not asked for makes room for what is.
+    let inlined = inline(&encoded, &wanted(false, false, &["b"]), encoded.len() + 10);
+    let decoded = reapi::ActionResult::decode(inlined).unwrap();
+    assert_eq!(decoded.output_files[1].contents, b"bytes of b"[..]);
+}
+
+#[test]
 fn a_blob_that_cannot_be_read_leaves_its_field_empty() {
     // AC-GET-16
     let encoded = from_the_future(&result());
