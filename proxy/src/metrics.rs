@@ -40,6 +40,10 @@ pub struct CallMetrics {
     pub sent_bytes: IntCounter,
     /// Bytes of blobs received from clients.
     pub received_bytes: IntCounter,
+    /// Action results that tier 2 had: the part of [`ReadMetrics::hits`] that is counted here.
+    pub action_hits: IntCounter,
+    /// Action results that it had not, or none that can be used: the same of [`ReadMetrics::misses`].
+    pub action_misses: IntCounter,
 }
 
 /// Where reads were answered from.
@@ -134,6 +138,12 @@ impl Metrics {
     pub fn new() -> Metrics {
         let registry = Registry::new();
         let make = Make(&registry);
+        let hits = make.counters(
+            "gorego_hits_total",
+            "Reads answered, by tier and kind.",
+            &["tier", "kind"],
+        );
+        let misses = make.counters("gorego_misses_total", "Reads that neither tier had.", &["kind"]);
         Metrics {
             calls: CallMetrics {
                 total: make.counters(
@@ -148,14 +158,12 @@ impl Metrics {
                     "gorego_blob_received_bytes_total",
                     "Bytes of blobs received from clients.",
                 ),
+                action_hits: hits.with_label_values(&["2", "ac"]),
+                action_misses: misses.with_label_values(&["ac"]),
             },
             reads: ReadMetrics {
-                hits: make.counters(
-                    "gorego_hits_total",
-                    "Reads answered, by tier and kind.",
-                    &["tier", "kind"],
-                ),
-                misses: make.counters("gorego_misses_total", "Reads that neither tier had.", &["kind"]),
+                hits,
+                misses,
                 bytes: make.counters("gorego_read_bytes_total", "Bytes answered, by tier.", &["tier"]),
                 flights: make.gauge("gorego_flights", "Fetches from tier 2 in the air."),
                 flights_started: make.counter("gorego_flights_started_total", "Fetches from tier 2 begun."),
@@ -322,5 +330,32 @@ mod tests {
             text.contains("# HELP gorego_tier1_allocated_bytes Disk that the blobs take."),
             "{text}"
         );
+    }
+
+    #[test]
+    fn names_types_and_help_are_what_dashboards_know() {
+        let metrics = Metrics::new();
+        // Families with labels show once something was counted in them.
+        metrics.calls.total.with_label_values(&["Health/Check", "OK"]);
+        metrics.calls.seconds.with_label_values(&["Health/Check"]);
+        metrics.calls.in_flight.with_label_values(&["Health/Check"]);
+        metrics.reads.bytes.with_label_values(&["1"]);
+        metrics.reads.not_kept.with_label_values(&["full"]);
+        metrics.tier1.errors.with_label_values(&["read"]);
+        metrics.tier2.total.with_label_values(&["read", "ok"]);
+        metrics.tier2.seconds.with_label_values(&["read"]);
+        let text = metrics.render().unwrap();
+        let described: Vec<_> = text.lines().filter(|line| line.starts_with('#')).collect();
+        insta::assert_snapshot!(described.join("\n"));
+    }
+
+    #[test]
+    fn a_fresh_node_has_counted_nothing() {
+        let text = Metrics::new().render().unwrap();
+        let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(samples.len() > 20);
+        for sample in samples {
+            assert!(sample.ends_with(" 0"), "{sample}");
+        }
     }
 }

@@ -6,7 +6,9 @@ use proto::{reapi, wire};
 use tonic::Code;
 
 use super::harness::*;
-use crate::tier2::{Offers, Tier2Error};
+use crate::call::{Call, Cause, InstanceName, Scope, Via};
+use crate::digest::{ActionDigest, Digest, Function};
+use crate::tier2::{Offers, RawActionResult, Tier2, Tier2Error};
 
 fn result() -> reapi::ActionResult {
     reapi::ActionResult {
@@ -181,4 +183,53 @@ async fn updates_are_refused_where_tier_2_takes_none() {
     let mut client = node.action_cache().await;
     let result = client.update_action_result(update(b"action", encoded())).await;
     assert_eq!(code(result), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_stored_result_that_nobody_can_use_is_a_miss() {
+    // AC-GET-07, P3
+    let node = node_with_blobs().await;
+    let mut faulty = vec![result(); 3];
+    faulty[0].output_files[0].digest = None;
+    faulty[1].stdout_digest.as_mut().unwrap().hash.pop();
+    faulty[2].output_files[0].contents = Bytes::from_static(b"other bytes");
+    let mut stored: Vec<Bytes> = faulty
+        .iter()
+        .map(|result| result.encode_to_vec().into())
+        .collect();
+    stored.push(Bytes::from_static(b"\xff"));
+    let key = ActionDigest(Digest::of(Function::Sha256, b"action"));
+    let mut client = node.action_cache().await;
+    for (number, bytes) in stored.into_iter().enumerate() {
+        node.tier2
+            .put_action(&call(), &key, RawActionResult(bytes))
+            .await
+            .unwrap();
+        let found = client.get_action_result(get(b"action")).await;
+        assert_eq!(code(found), Code::NotFound, "case {number}");
+    }
+}
+
+#[tokio::test]
+async fn hits_and_misses_of_action_results_are_counted_and_failures_are_neither() {
+    let node = node_with_blobs().await;
+    let mut client = node.action_cache().await;
+    client.get_action_result(get(b"action")).await.unwrap_err();
+    let stored = client.update_action_result(update(b"action", encoded())).await;
+    assert!(stored.is_ok());
+    client.get_action_result(get(b"action")).await.unwrap();
+    node.tier2.fail_with(Some(Tier2Error::Stalled));
+    client.get_action_result(get(b"action")).await.unwrap_err();
+    assert_eq!(node.metrics.reads.hits.with_label_values(&["2", "ac"]).get(), 1);
+    assert_eq!(node.metrics.reads.misses.with_label_values(&["ac"]).get(), 1);
+}
+
+fn call() -> Call {
+    Call {
+        scope: Scope::new(""),
+        instance: InstanceName::default(),
+        deadline: None,
+        cause: Cause::Node,
+        via: Via::default(),
+    }
 }
