@@ -14,13 +14,14 @@ pub enum Format {
     Json,
 }
 
-/// A subscriber that writes this program's events of `level` and above to `writer`. Libraries are heard from `warn` on:
-/// below that they describe their own insides.
+/// A subscriber that writes events of `level` and above to `writer`. Libraries are heard from `warn` on at most: below that
+/// they describe their own insides.
 pub fn subscriber<W>(level: tracing::Level, format: Format, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::new(format!("warn,gorego={level}"));
+    let libraries = level.min(tracing::Level::WARN);
+    let filter = EnvFilter::new(format!("{libraries},gorego={level}"));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_target(false)
@@ -67,6 +68,8 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(address = "127.0.0.1:1", "listening");
             tracing::debug!("details");
+            tracing::warn!(target: "a_library", "odd");
+            tracing::info!(target: "a_library", "insides");
         });
         let bytes = captured.0.lock().clone();
         String::from_utf8(bytes).unwrap()
@@ -75,7 +78,7 @@ mod tests {
     #[test]
     fn json_has_one_object_a_line_with_fields_at_the_top() {
         let text = logged(tracing::Level::INFO, Format::Json);
-        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!(line["address"], "127.0.0.1:1");
         assert_eq!(line["message"], "listening");
         assert_eq!(line["level"], "INFO");
@@ -86,5 +89,12 @@ mod tests {
         assert!(!logged(tracing::Level::INFO, Format::Text).contains("details"));
         assert!(logged(tracing::Level::DEBUG, Format::Text).contains("details"));
         assert!(logged(tracing::Level::INFO, Format::Text).contains("address=\"127.0.0.1:1\""));
+    }
+
+    #[test]
+    fn libraries_are_heard_when_they_warn_and_never_below_the_level() {
+        assert!(logged(tracing::Level::TRACE, Format::Text).contains("odd"));
+        assert!(!logged(tracing::Level::TRACE, Format::Text).contains("insides"));
+        assert_eq!(logged(tracing::Level::ERROR, Format::Text), "");
     }
 }
