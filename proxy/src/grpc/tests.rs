@@ -6,5 +6,6 @@ mod calls;
 mod connections;
 mod harness;
 mod malformed;
+mod rows;
 mod trees;
 mod upload;
