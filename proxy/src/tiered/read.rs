@@ -75,6 +75,13 @@ pub(super) enum Start<'a> {
     Batch(&'a mut Vec<Fill>),
 }
 
+/// Whether a copy in Tier 1 that shows up meanwhile will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copies {
+    Trusted,
+    Distrusted,
+}
+
 impl Reads {
     /// Reads through `tier1` and `tier2`. Fetches are tasks of `tasks`.
     pub fn new(
@@ -182,6 +189,18 @@ impl Shared {
             Some(PendingCopy::Staged(reader)) => return Ok(Source::Staged(reader, DiskRead::default())),
             None => {}
         }
+        self.locate_in_tier2(call, key, range, start, Copies::Trusted)
+    }
+
+    /// As [`Shared::locate`], past what is at hand.
+    pub(super) fn locate_in_tier2(
+        self: &Arc<Self>,
+        call: &Call,
+        key: &BlobKey,
+        range: ByteRange,
+        start: Start<'_>,
+        copies: Copies,
+    ) -> Result<Source, CallError> {
         let mut begun = None;
         let source = self.flights.with(|table| {
             if let Some(flight) = table.get(key) {
@@ -195,7 +214,9 @@ impl Shared {
             }
             // A fetch publishes before it leaves the table, and an upload before its pending copy goes. One that did
             // so since the lookup above shows here, so that a blob is never fetched a second time for that gap.
-            if let Some(pinned) = self.tier1.lookup(key) {
+            if copies == Copies::Trusted
+                && let Some(pinned) = self.tier1.lookup(key)
+            {
                 return Ok(Source::Pinned(pinned, DiskRead::default()));
             }
             let held = match self.bad.verdict(key) {
