@@ -47,6 +47,10 @@ const BIG_RINGS_MAX: usize = 32;
 /// Above, fetches go on without a copy, so that no reader waits for its turn at the disk.
 const STAGED_FILLS_MAX: usize = 256;
 
+/// Bytes of blobs that are fetched in batches and then written to disk. They are in memory meanwhile, though whoever wanted
+/// them may be gone long since; what comes on top of them is not kept.
+const BATCH_ROOM_BYTES: usize = 64 << 20;
+
 /// Reads blobs. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads(pub(super) Arc<Shared>);
@@ -63,6 +67,8 @@ pub(super) struct Shared {
     tier1_bytes: IntCounter,
     tier2_bytes: IntCounter,
     staged_fills: Arc<Semaphore>,
+    /// In bytes.
+    batch_room: Arc<Semaphore>,
     rings: Rings,
     big_rings: Arc<Semaphore>,
 }
@@ -115,6 +121,7 @@ impl Reads {
             tier2_bytes: metrics.bytes.with_label_values(&["2"]),
             metrics,
             rings,
+            batch_room: Arc::new(Semaphore::new(BATCH_ROOM_BYTES)),
             staged_fills: Arc::new(Semaphore::new(STAGED_FILLS_MAX)),
             big_rings: Arc::new(Semaphore::new(BIG_RINGS_MAX)),
         }))
@@ -259,7 +266,7 @@ impl Shared {
         }
     }
 
-    /// Whether a fetch writes to disk, and its right to do so beside a stream. Blobs of a batch come whole, and take turns.
+    /// Whether a fetch writes to disk, and its right to do so: beside a stream, or out of memory after a batch.
     fn disk_for(&self, digest: &Digest, streamed: bool) -> (bool, Option<OwnedSemaphorePermit>) {
         let refuse = |reason| {
             self.metrics.not_kept.with_label_values(&[reason]).inc();
@@ -268,10 +275,13 @@ impl Shared {
         if !self.tier1.keeps(digest) {
             return refuse("too_large");
         }
-        if !streamed {
-            return (true, None);
-        }
-        match self.staged_fills.clone().try_acquire_owned() {
+        let permit = if streamed {
+            self.staged_fills.clone().try_acquire_owned()
+        } else {
+            let bytes = u32::try_from(digest.size_bytes()).unwrap_or(u32::MAX);
+            self.batch_room.clone().try_acquire_many_owned(bytes)
+        };
+        match permit {
             Ok(permit) => (true, Some(permit)),
             Err(_all_taken) => refuse("full"),
         }

@@ -299,3 +299,20 @@ async fn a_blob_on_a_disk_that_hangs_comes_from_tier_2_and_is_not_dropped() {
         assert!(harness.is_in_tier1(&digest));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn batches_on_a_disk_that_hangs_hold_bounded_memory() {
+    // P8
+    let harness = Harness::new().await;
+    harness.disk.hold(Step::Create);
+    for number in 0..80 {
+        let bytes = noise(MIB - number);
+        let digest = harness.plant(bytes.clone());
+        let found = harness.reads.batch(&harness.call, &[digest]).await;
+        assert_eq!(found[0].as_ref().unwrap(), &bytes);
+    }
+    let held = harness.metrics.reads.flights.get();
+    harness.disk.release(Step::Create);
+    assert!((1..=64).contains(&held), "{held} MiB");
+    harness.landed().await;
+}
