@@ -157,6 +157,11 @@ impl Reads {
         if key.digest.is_empty() || self.0.tier1.lookup(key).is_some() || self.0.pending.find(key).is_some() {
             return Ok(());
         }
+        if self.0.bad.is_bad(key) {
+            let error = CallError::BadBlob;
+            self.0.missed(&error);
+            return Err(error);
+        }
         let digests = [key.digest];
         let ask = self.0.tier2.find_missing(call, &digests);
         let missing = match call.deadline {
