@@ -114,7 +114,7 @@ impl Inner {
             Ok(_ack) => self.confirm(&leader.call.for_node(), key).await,
             Err(error) => Err(error.into()),
         };
-        let candidates = self.contests.close(key);
+        let candidates = self.contests.close(key, outcome.is_ok());
         if let Err(error) = &outcome {
             tracing::debug!(digest = %key.digest, error = error as &dyn std::error::Error, "upload failed");
         } else {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::CallError;
 use super::pending::{PendingCopy, PendingGuard};
+use super::underway::BatchGuard;
 use super::uploads::PUBLISH_PATIENCE;
 use super::writes::{Inner, Publish, Writes};
 use crate::blob::Verified;
@@ -30,8 +31,10 @@ impl Writes {
         if self.0.tasks.stopping().is_cancelled() {
             return vec![Err(CallError::ShuttingDown); digests.len()];
         }
+        let keys = digests.iter().map(|digest| call.blob(digest)).collect();
+        let on_its_way = self.0.batches.hold(keys);
         // A task of the node's, since what Tier 2 was told to store is worth keeping whoever waits for it.
-        let task = write(self.0.clone(), call.clone(), blobs, told);
+        let task = write(self.0.clone(), call.clone(), blobs, on_its_way, told);
         drop(self.0.tasks.spawn(task));
         let answers = answers.await.unwrap_or_default();
         let answer = |digest: &Digest| match answers.get(digest) {
@@ -49,6 +52,7 @@ async fn write(
     inner: Arc<Inner>,
     call: Call,
     mut blobs: Vec<(Verified, Bytes)>,
+    on_its_way: BatchGuard,
     told: oneshot::Sender<Answers>,
 ) {
     let mut answers = Answers::new();
@@ -66,6 +70,10 @@ async fn write(
                 Ok(_ack) => inner.confirm(&call, &key).await,
                 Err(error) => Err(error.into()),
             };
+            match &answer {
+                Ok(()) => inner.failed.forget(&key),
+                Err(_) => inner.failed.note(&key),
+            }
             answers.insert(key.digest, answer.clone());
             if answer.is_ok() && inner.tier1.keeps(&key.digest) {
                 let copy = PendingCopy::Memory(bytes.clone());
@@ -74,6 +82,7 @@ async fn write(
             }
         }
     }
+    drop(on_its_way);
     match inner.options.publish {
         Publish::Sync => {
             // Late or failed: Tier 2 has the blobs, and that is what counts.

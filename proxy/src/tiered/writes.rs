@@ -12,6 +12,7 @@ use super::bad::BadBlobs;
 use super::names::Names;
 use super::pending::Pending;
 use super::session::{HangUp, Session};
+use super::underway::{Batches, FailedUploads};
 use super::upload::Upload;
 use super::uploads::Contests;
 use super::{CallError, status};
@@ -60,6 +61,8 @@ pub(super) struct Inner {
     pub(super) tasks: TaskGroup,
     pub(super) metrics: UploadMetrics,
     pub(super) contests: Contests,
+    pub(super) batches: Arc<Batches>,
+    pub(super) failed: Arc<FailedUploads>,
     pub(super) lines: UpdateLines,
     open: Arc<Semaphore>,
     /// Locked before the contests where both are.
@@ -77,6 +80,7 @@ impl Writes {
         tasks: TaskGroup,
         metrics: UploadMetrics,
     ) -> Writes {
+        let failed = Arc::new(FailedUploads::default());
         Writes(Arc::new(Inner {
             tier1,
             tier2,
@@ -84,7 +88,9 @@ impl Writes {
             bad,
             options,
             tasks,
-            contests: Contests::default(),
+            contests: Contests::new(failed.clone()),
+            batches: Arc::default(),
+            failed,
             lines: UpdateLines::default(),
             open: Arc::new(Semaphore::new(UPLOADS_MAX)),
             names: Mutex::new(Names::new(metrics.kept_for_resume.clone())),

@@ -11,11 +11,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::call::BlobKey;
 use crate::tiered::contest::{Candidate, choose, gives_way};
 use crate::tiered::session::Session;
+use crate::tiered::underway::FailedUploads;
 
 /// The contests that are on.
-#[derive(Default)]
 pub(in crate::tiered) struct Contests {
     by_key: Mutex<HashMap<BlobKey, Contest>>,
+    /// Told of a contest that ends without an acknowledgement before anybody can see that it ended.
+    failed: Arc<FailedUploads>,
 }
 
 struct Contest {
@@ -41,6 +43,14 @@ pub(super) enum Step {
 }
 
 impl Contests {
+    /// No contest is on.
+    pub(in crate::tiered) fn new(failed: Arc<FailedUploads>) -> Contests {
+        Contests {
+            by_key: Mutex::default(),
+            failed,
+        }
+    }
+
     /// Gives an upload a place. If it is the first, returns what tells the contest's task to look again: that task has to
     /// be started.
     pub(super) fn join(&self, session: Arc<Session>) -> Option<Arc<Notify>> {
@@ -99,7 +109,12 @@ impl Contests {
     }
 
     /// Ends a contest. Who comes later begins another.
-    pub(super) fn close(&self, key: &BlobKey) -> Vec<Arc<Session>> {
+    pub(super) fn close(&self, key: &BlobKey, stored: bool) -> Vec<Arc<Session>> {
+        if stored {
+            self.failed.forget(key);
+        } else {
+            self.failed.note(key);
+        }
         let contest = self.by_key.lock().remove(key);
         contest.map(|contest| contest.candidates).unwrap_or_default()
     }
@@ -127,6 +142,7 @@ impl Contests {
         if facts.iter().any(|candidate| candidate.whole) {
             return Step::Wait;
         }
+        self.failed.note(key);
         let candidates = by_key
             .remove(key)
             .map(|contest| contest.candidates)

@@ -252,7 +252,10 @@ async fn an_action_result_waits_for_the_uploads_of_what_it_names() {
         } else {
             drop(upload);
             let error = put.await.unwrap_err();
-            assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
+            assert!(
+                matches!(&error, CallError::MissingBlobs(missing) if **missing == [blob.digest]),
+                "{error}"
+            );
         }
         assert_eq!(node.tier2.count("put_action"), usize::from(ends_well));
         node.settles().await;
@@ -273,4 +276,57 @@ async fn an_action_result_waits_for_a_stalled_upload_only_so_long_and_for_others
     assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
     assert_eq!(began.elapsed().as_secs(), 10);
     assert_eq!(node.tier2.count("put_action"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_waits_for_the_batches_with_what_it_names() {
+    // P1, R16
+    let node = Node::new();
+    let blob = Blob::of_len(10);
+    node.tier2.hold_writes_at(0);
+    let (call, action) = (call(), action());
+    let mut batch = Box::pin(node.writes.batch(&call, vec![whole(&blob)]));
+    assert!(waits(&mut batch).await);
+    let mut put = Box::pin(node.writes.put_action(&call, &action, result_naming(&blob)));
+    assert!(waits(&mut put).await);
+    assert_eq!(node.tier2.count("put_action"), 0);
+    node.tier2.hold_writes_at(u64::MAX);
+    let answers = batch.await;
+    answers[0].as_ref().unwrap();
+    put.await.unwrap();
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_that_names_a_failed_upload_is_refused_until_tier_2_has_the_blob() {
+    // R16
+    let node = Node::new();
+    let (call, action) = (call(), action());
+    let put = |blob| node.writes.put_action(&call, &action, result_naming(blob));
+    let (streamed, batched) = (Blob::of_len(2 * CHUNK), Blob::of_len(10));
+    node.tier2.fail_with(Some(answered(Code::ResourceExhausted)));
+    node.upload(&streamed, "name").await.unwrap_err();
+    let answers = node.writes.batch(&call, vec![whole(&batched)]).await;
+    answers[0].as_ref().unwrap_err();
+    node.tier2.fail_with(None);
+    for (asked, blob) in [(1, &streamed), (3, &batched)] {
+        let error = put(blob).await.unwrap_err();
+        assert!(
+            matches!(&error, CallError::MissingBlobs(missing) if **missing == [blob.digest]),
+            "{error}"
+        );
+        assert_eq!(node.tier2.count("find_missing"), asked);
+        // By whatever way it came.
+        node.tier2.plant(blob.key(), blob.bytes.clone());
+        put(blob).await.unwrap();
+        put(blob).await.unwrap();
+        assert_eq!(node.tier2.count("find_missing"), asked + 1);
+    }
+    let again = Blob::of_len(3 * CHUNK);
+    drop(node.begin(&again, "again").await);
+    idle().await;
+    node.upload(&again, "again").await.unwrap();
+    put(&again).await.unwrap();
+    assert_eq!(node.tier2.count("find_missing"), 4);
+    node.settles().await;
 }
