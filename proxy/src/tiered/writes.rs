@@ -15,6 +15,7 @@ use super::session::{HangUp, Session};
 use super::underway::{Batches, FailedUploads};
 use super::upload::Upload;
 use super::uploads::Contests;
+use super::write_batch::BATCHES_MAX;
 use super::{CallError, status};
 use crate::blob::{ByteRange, Verifier};
 use crate::call::{BlobKey, Call};
@@ -64,6 +65,8 @@ pub(super) struct Inner {
     pub(super) batches: Arc<Batches>,
     pub(super) failed: Arc<FailedUploads>,
     pub(super) lines: UpdateLines,
+    /// Rights to have a batch on its way.
+    pub(super) batch_places: Arc<Semaphore>,
     open: Arc<Semaphore>,
     /// Locked before the contests where both are.
     names: Mutex<Names>,
@@ -92,6 +95,7 @@ impl Writes {
             batches: Arc::default(),
             failed,
             lines: UpdateLines::default(),
+            batch_places: Arc::new(Semaphore::new(BATCHES_MAX)),
             open: Arc::new(Semaphore::new(UPLOADS_MAX)),
             names: Mutex::new(Names::new(metrics.kept_for_resume.clone())),
             metrics,

@@ -2,6 +2,8 @@ use futures::FutureExt;
 
 use super::*;
 use crate::blob::Verified;
+use crate::tiered::action::UPDATES_MAX;
+use crate::tiered::write_batch::BATCHES_MAX;
 
 fn whole(blob: &Blob) -> (Verified, Bytes) {
     let proof = Verified::of(blob.digest, &blob.bytes).unwrap();
@@ -294,6 +296,71 @@ async fn an_action_result_waits_for_the_batches_with_what_it_names() {
     let answers = batch.await;
     answers[0].as_ref().unwrap();
     put.await.unwrap();
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_that_outlive_their_clients_are_bounded() {
+    // P8
+    let node = Node::new();
+    node.tier2.hold_writes_at(0);
+    for len in 1..=2 * BATCHES_MAX {
+        let blob = Blob::of_len(len);
+        assert!(
+            node.writes
+                .batch(&call(), vec![whole(&blob)])
+                .now_or_never()
+                .is_none()
+        );
+    }
+    idle().await;
+    assert_eq!(node.tier2.count("write_batch"), BATCHES_MAX);
+    let blob = Blob::of_len(10);
+    let call = call();
+    let mut patient = Box::pin(node.writes.batch(&call, vec![whole(&blob)]));
+    assert!(waits(&mut patient).await);
+    node.tier2.hold_writes_at(u64::MAX);
+    let answers = patient.await;
+    answers[0].as_ref().unwrap();
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_that_outlive_their_clients_are_bounded() {
+    // P8
+    let node = Node::new();
+    node.tier2.hold_writes_at(0);
+    let (node, call) = (&node, call());
+    let call = &call;
+    let put = |number: usize| async move {
+        let key = ActionDigest(Blob::of_len(number + 1).digest);
+        node.writes.put_action(call, &key, result("same")).await
+    };
+    for number in 0..UPDATES_MAX {
+        assert!(put(number).now_or_never().is_none());
+    }
+    let refused = put(UPDATES_MAX).await;
+    assert!(matches!(refused, Err(CallError::Overloaded(_))), "{refused:?}");
+    node.tier2.hold_writes_at(u64::MAX);
+    idle().await;
+    put(UPDATES_MAX).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_blob_that_waits_for_the_disk_does_not_hold_the_request_that_it_came_in() {
+    // P8
+    let node = Node::with(Publish::Async);
+    let request = Blob::of_len(4 << 20).bytes;
+    let blob = Blob::of(request.slice(1000..1010));
+    node.disk.hold(Step::Rename);
+    let answers = node.writes.batch(&call(), vec![whole(&blob)]).await;
+    answers[0].as_ref().unwrap();
+    let Some(PendingCopy::Memory(copy)) = node.pending.find(&blob.key()) else {
+        panic!("a copy waits");
+    };
+    node.disk.release(Step::Rename);
+    assert_eq!(copy, blob.bytes);
+    assert!(!request.as_ptr_range().contains(&copy.as_ptr()));
     node.settles().await;
 }
 
