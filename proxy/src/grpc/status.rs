@@ -41,6 +41,8 @@ pub(super) fn status_of(error: &CallError, subject: impl fmt::Display) -> Status
 pub(super) fn tree_status(error: &TreeError, root: Digest) -> Status {
     match error {
         TreeError::Call(error) => status_of(error, root),
+        // It is healed by an upload of the directory, or by Tier 2 itself: another try may find it so (TREE-04).
+        TreeError::BadDirectory(_) => Status::unavailable(bounded(format!("{error}: {root}"))),
         TreeError::NotADirectory | TreeError::Token => invalid(format_args!("{error}: {root}")),
         // No retry makes a tree or a directory smaller; for the latter the requirements leave no choice of code (TREE-16).
         TreeError::TooLarge(_) => Status::failed_precondition(bounded(format!("{error}: {root}"))),

@@ -88,6 +88,7 @@ fn every_error_has_the_code_that_its_table_says() {
     let root = Digest::of(Function::Sha256, b"root");
     let trees = [
         ("Tree::Call", TreeError::Call(Tier2Error::NotFound.into())),
+        ("Tree::BadDirectory", TreeError::BadDirectory(hello())),
         ("Tree::NotADirectory", TreeError::NotADirectory),
         ("Tree::TooLarge", TreeError::TooLarge("512 levels")),
         ("Tree::DirectoryTooLarge", TreeError::DirectoryTooLarge(root)),
