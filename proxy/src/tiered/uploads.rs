@@ -63,7 +63,6 @@ impl Inner {
                     for session in sessions {
                         self.ended(&session, Err(Tier2Error::Aborted.into()));
                     }
-                    return;
                 }
                 Step::Lead(leader, attempt) => {
                     attempts += 1;

@@ -38,7 +38,7 @@ pub(super) enum Step {
     Wait,
     /// Let this one feed Tier 2, by the stream of this number.
     Lead(Arc<Session>, u64),
-    /// These cannot lead, and nobody else is there. The contest is closed.
+    /// These cannot lead, and nobody else can. They have given up their places.
     Hopeless(Vec<Arc<Session>>),
 }
 
@@ -139,18 +139,20 @@ impl Contests {
             }
             return Step::Lead(leader.clone(), attempt);
         }
-        if facts.iter().any(|candidate| candidate.whole) {
-            return Step::Wait;
+        if contest.candidates.is_empty() {
+            self.failed.note(key);
+            by_key.remove(key);
+            return Step::Done;
         }
-        self.failed.note(key);
-        let candidates = by_key
-            .remove(key)
-            .map(|contest| contest.candidates)
-            .unwrap_or_default();
-        if candidates.is_empty() {
-            Step::Done
+        let mut whole = facts.iter().map(|candidate| candidate.whole);
+        let (waiting, hopeless): (Vec<_>, Vec<_>) = std::mem::take(&mut contest.candidates)
+            .into_iter()
+            .partition(|_| whole.next().unwrap_or(true));
+        contest.candidates = waiting;
+        if hopeless.is_empty() {
+            Step::Wait
         } else {
-            Step::Hopeless(candidates)
+            Step::Hopeless(hopeless)
         }
     }
 
