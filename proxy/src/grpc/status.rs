@@ -89,7 +89,9 @@ fn verdict(error: &CallError) -> Verdict {
             ..Verdict::new(Code::FailedPrecondition, error.to_string())
         },
         CallError::Overloaded(bound) => Verdict::new(Code::ResourceExhausted, *bound),
-        CallError::DeadlineExceeded => Verdict::new(Code::DeadlineExceeded, error.to_string()),
+        CallError::Quiet | CallError::DeadlineExceeded => {
+            Verdict::new(Code::DeadlineExceeded, error.to_string())
+        }
         CallError::ShuttingDown => Verdict::new(Code::Unavailable, error.to_string()),
     }
 }

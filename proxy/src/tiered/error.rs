@@ -24,6 +24,9 @@ pub enum CallError {
     /// The same upload was begun anew by a newer stream, which now owns it.
     #[error("a newer stream took over this upload")]
     Superseded,
+    /// The client of an upload sent nothing for so long that it counts as gone.
+    #[error("the upload has stalled")]
+    Quiet,
     /// Tier 2's word, or its silence.
     #[error(transparent)]
     Tier2(#[from] Tier2Error),

@@ -55,6 +55,7 @@ fn every_error_has_the_code_that_its_table_says() {
             },
         ),
         ("Superseded", CallError::Superseded),
+        ("Quiet", CallError::Quiet),
         ("DataLoss", CallError::DataLoss),
         ("BadBlob", CallError::BadBlob),
         ("MissingBlobs", CallError::MissingBlobs([hello()].into())),
