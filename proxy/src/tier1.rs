@@ -63,6 +63,9 @@ pub enum Tier1Error {
     /// The file is not there. [`Tier1::discard`] the copy and fetch again.
     #[error("the copy in tier 1 is gone")]
     Gone,
+    /// The disk has not answered in time. Says nothing about a copy: leave it, and go on with Tier 2.
+    #[error("the disk of tier 1 is too slow")]
+    Slow,
     /// The disk failed, or there is no Tier 1 on it.
     #[error("the disk of tier 1 failed")]
     Io(#[source] io::Error),
@@ -96,8 +99,8 @@ impl Tier1 {
     /// Opens a staging file. Waits for the directory to be opened, not for its scan.
     ///
     /// # Errors
-    /// [`Tier1Error::Full`] if there is no room, or none for a blob of this length ([`Tier1::keeps`]), [`Tier1Error::Io`]: go
-    /// on without a copy.
+    /// [`Tier1Error::Full`] if there is no room, or none for a blob of this length ([`Tier1::keeps`]), [`Tier1Error::Slow`],
+    /// [`Tier1Error::Io`]: go on without a copy.
     pub async fn stage(&self, key: &BlobKey) -> Result<Staged, Tier1Error> {
         Staged::create(&self.0, key).await
     }

@@ -31,6 +31,7 @@ mod source;
 mod status;
 mod tape;
 mod tree;
+mod underway;
 mod upload;
 mod uploads;
 mod write_batch;

@@ -7,9 +7,11 @@ use std::error::Error;
 use std::fmt;
 
 use bytes::Bytes;
+use prost::Message as _;
+use proto::rpc::{self, precondition_failure::Violation};
 use tonic::{Code, Status};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Function};
 use crate::tier2::{Tier2Error, UpstreamStatus};
 use crate::tiered::{CallError, TreeError};
 
@@ -18,6 +20,9 @@ const MESSAGE_BYTES_MAX: usize = 900;
 
 /// Longest details in bytes that are passed on from Tier 2, before base64.
 const DETAILS_BYTES_MAX: usize = 4 * 1024;
+
+/// Missing blobs that are named: some 110 bytes each, and base64 in a trailer after that.
+const VIOLATIONS_MAX: usize = 32;
 
 /// What a client is told about a call that failed.
 pub(super) fn status(error: &CallError) -> Status {
@@ -36,6 +41,8 @@ pub(super) fn status_of(error: &CallError, subject: impl fmt::Display) -> Status
 pub(super) fn tree_status(error: &TreeError, root: Digest) -> Status {
     match error {
         TreeError::Call(error) => status_of(error, root),
+        // It is healed by an upload of the directory, or by Tier 2 itself: another try may find it so (TREE-04).
+        TreeError::BadDirectory(_) => Status::unavailable(bounded(format!("{error}: {root}"))),
         TreeError::NotADirectory | TreeError::Token => invalid(format_args!("{error}: {root}")),
         // No retry makes a tree or a directory smaller; for the latter the requirements leave no choice of code (TREE-16).
         TreeError::TooLarge(_) => Status::failed_precondition(bounded(format!("{error}: {root}"))),
@@ -77,8 +84,14 @@ fn verdict(error: &CallError) -> Verdict {
         }
         // For a reader that is an absence: the next upload heals it (CAS-GEN-13).
         CallError::BadBlob => Verdict::new(Code::NotFound, error.to_string()),
+        CallError::MissingBlobs(missing) => Verdict {
+            details: missing_blobs(error, missing),
+            ..Verdict::new(Code::FailedPrecondition, error.to_string())
+        },
         CallError::Overloaded(bound) => Verdict::new(Code::ResourceExhausted, *bound),
-        CallError::DeadlineExceeded => Verdict::new(Code::DeadlineExceeded, error.to_string()),
+        CallError::Quiet | CallError::DeadlineExceeded => {
+            Verdict::new(Code::DeadlineExceeded, error.to_string())
+        }
         CallError::ShuttingDown => Verdict::new(Code::Unavailable, error.to_string()),
     }
 }
@@ -105,6 +118,27 @@ fn tier2(error: &Tier2Error) -> Verdict {
         }
         Tier2Error::DeadlineExceeded => Verdict::new(Code::DeadlineExceeded, error.to_string()),
     }
+}
+
+/// The details that name missing blobs (RN-18). A client that heals what is named comes again for the rest.
+fn missing_blobs(error: &CallError, missing: &[Digest]) -> Bytes {
+    let violation = |digest: &Digest| Violation {
+        r#type: "MISSING".to_owned(),
+        subject: match digest.function() {
+            // Functions as old as REAPI have no segment of their own.
+            Function::Sha256 => format!("blobs/{}/{}", digest.hash(), digest.size_bytes()),
+        },
+        description: String::new(),
+    };
+    let failure = rpc::PreconditionFailure {
+        violations: missing.iter().take(VIOLATIONS_MAX).map(violation).collect(),
+    };
+    let status = rpc::Status {
+        code: Code::FailedPrecondition.into(),
+        message: error.to_string(),
+        details: prost_types::Any::from_msg(&failure).into_iter().collect(),
+    };
+    status.encode_to_vec().into()
 }
 
 /// Tier 2's own code, where it means to the client what it meant to us.

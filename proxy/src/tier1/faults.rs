@@ -26,10 +26,20 @@ pub(super) enum Op {
     Remove,
     /// Looking for blobs at the start.
     Scan,
+    /// Waiting for a step of any kind.
+    Wait,
 }
 
 impl Op {
-    const ALL: [Op; 6] = [Op::Open, Op::Read, Op::Write, Op::Publish, Op::Remove, Op::Scan];
+    const ALL: [Op; 7] = [
+        Op::Open,
+        Op::Read,
+        Op::Write,
+        Op::Publish,
+        Op::Remove,
+        Op::Scan,
+        Op::Wait,
+    ];
 
     fn label(self) -> &'static str {
         match self {
@@ -39,6 +49,7 @@ impl Op {
             Op::Publish => "publish",
             Op::Remove => "remove",
             Op::Scan => "scan",
+            Op::Wait => "wait",
         }
     }
 }

@@ -22,6 +22,7 @@ pub(super) async fn run(store: Arc<Store>, stop: CancellationToken) {
     let mut janitor = Janitor {
         store,
         stuck: Vec::new(),
+        is_refused: false,
     };
     loop {
         let wishes = janitor.store.wishes();
@@ -29,7 +30,10 @@ pub(super) async fn run(store: Arc<Store>, stop: CancellationToken) {
         janitor.store.grant(wishes);
         // Both are cancel safe: a call that comes while nobody waits is kept.
         tokio::select! {
-            () = stop.cancelled() => return janitor.remove().await,
+            () = stop.cancelled() => {
+                janitor.remove().await;
+                return;
+            }
             () = janitor.store.called() => {}
             () = tokio::time::sleep(RETRY_PAUSE), if !janitor.stuck.is_empty() => janitor.try_stuck_again(),
         }
@@ -38,9 +42,11 @@ pub(super) async fn run(store: Arc<Store>, stop: CancellationToken) {
 
 struct Janitor {
     store: Arc<Store>,
-    /// Files that the disk would not remove. They stay on the account, and while there are any nothing is evicted: it would
-    /// make no room.
+    /// Files that the disk would not remove. They stay on the account.
     stuck: Vec<Leaving>,
+    /// The disk would remove none of those that were evicted last. Nothing is evicted then until it was tried again: it
+    /// would make no room.
+    is_refused: bool,
 }
 
 impl Janitor {
@@ -49,17 +55,25 @@ impl Janitor {
         if !self.store.is_loaded() {
             return;
         }
-        if self.store.disk_was_full() && self.stuck.is_empty() && self.evict(|_| true) {
-            self.remove().await;
+        if self.store.disk_was_full() {
+            self.make_room(|_| true).await;
         }
         if !self.store.needs_room() {
             return;
         }
         let marks = self.store.watermarks;
         let above_low = |account: Account| marks.above_low(account.staying_bytes());
-        while self.stuck.is_empty() && !stop.is_cancelled() && self.evict(above_low) {
-            self.remove().await;
+        while !stop.is_cancelled() && self.make_room(above_low).await {}
+    }
+
+    /// Evicts a few blobs and removes their files, as long as there shall be less. Says whether that made room.
+    async fn make_room(&mut self, too_much: impl Fn(Account) -> bool) -> bool {
+        if self.is_refused || !self.evict(too_much) {
+            return false;
         }
+        let removed = self.remove().await;
+        self.is_refused = removed == 0;
+        removed > 0
     }
 
     /// Takes a few blobs out of the index, as long as there shall be less. Says whether it took any.
@@ -83,21 +97,26 @@ impl Janitor {
         true
     }
 
-    /// Removes the files that were given up.
-    async fn remove(&mut self) {
+    /// Removes the files that were given up. Returns how many are gone.
+    async fn remove(&mut self) -> usize {
         let leaving = self.store.take_leaving();
-        if leaving.is_empty() {
-            return;
+        let count = leaving.len();
+        if count == 0 {
+            return 0;
         }
         let removed = self.store.blocking(move |store| {
             let stuck = leaving.into_iter().filter_map(|file| file.remove(store).err());
             Ok(stuck.collect::<Vec<_>>())
         });
         // An error here is the runtime's end: what is left over goes at the next start.
-        self.stuck.extend(removed.await.unwrap_or_default());
+        let stuck = removed.await.unwrap_or_default();
+        let gone = count - stuck.len();
+        self.stuck.extend(stuck);
+        gone
     }
 
     fn try_stuck_again(&mut self) {
+        self.is_refused = false;
         for file in self.stuck.drain(..) {
             self.store.leave(file);
         }

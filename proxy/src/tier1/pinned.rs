@@ -84,11 +84,11 @@ impl Pinned {
     ///
     /// # Errors
     /// [`Tier1Error::Damaged`], [`Tier1Error::Gone`]: discard the copy and fetch again. [`Tier1Error::Io`]: the disk cannot
-    /// read it; the same is wise.
+    /// read it; the same is wise. [`Tier1Error::Slow`]: keep the copy, and go on with Tier 2.
     pub async fn read(&self, range: ByteRange, len_max: usize) -> Result<Bytes, Tier1Error> {
         let span = self.span(range, len_max);
         let pin = Arc::clone(&self.0);
-        self.0.store.blocking(move |_| pin.read(span)).await
+        self.0.store.in_time(move |_| pin.read(span)).await
     }
 
     fn span(&self, range: ByteRange, len_max: usize) -> Span {

@@ -64,7 +64,7 @@ impl Staged {
         };
         let key = key.clone();
         store
-            .blocking(move |store| {
+            .in_time(move |store| {
                 let place = Place {
                     home: Arc::new(Home::of(&key.scope)),
                     digest: key.digest,
@@ -93,7 +93,7 @@ impl Staged {
     /// Appends the next bytes. They can be read once this resolves.
     ///
     /// # Errors
-    /// [`Tier1Error::Full`], [`Tier1Error::Io`]: drop this and go on without a copy. [`Tier1Error::Damaged`]: an earlier
+    /// [`Tier1Error::Full`], [`Tier1Error::Slow`], [`Tier1Error::Io`]: drop this and go on without a copy. [`Tier1Error::Damaged`]: an earlier
     /// append did not resolve, or more bytes come than the blob has.
     ///
     /// # Cancel safety
@@ -126,7 +126,7 @@ impl Staged {
             file.sums.lock().extend(extension);
             Ok(())
         };
-        self.writing.store.blocking(append).await?;
+        self.writing.store.in_time(append).await?;
         self.spoilt = false;
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Staged {
     ///
     /// # Errors
     /// [`Tier1Error::Damaged`] if the proof is of another blob or not all of the blob was appended; [`Tier1Error::Io`].
-    /// Nothing is visible then, and the staging file is deleted.
+    /// Nothing is visible then, and the staging file is deleted. [`Tier1Error::Slow`]: one or the other will be so.
     ///
     /// # Cancel safety
     /// Once begun it finishes in the background.
@@ -157,7 +157,7 @@ impl Staged {
         let store = Arc::clone(&self.writing.store);
         let publish = async move {
             let store = Arc::clone(&self.writing.store);
-            store.blocking(move |_| self.publish_now(&proof)).await
+            store.in_time(move |_| self.publish_now(&proof)).await
         };
         match store.tasks.spawn(publish).await {
             Ok(published) => published,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::disk::Disk;
 use super::faults::{Faults, Op};
@@ -31,6 +31,10 @@ const PATH_LOCKS: usize = 64;
 /// Steps on the disk at a time. A disk that hangs must leave threads to those who want something else of them: the runtime
 /// has 512 that may block.
 const DISK_STEPS_MAX: usize = 128;
+
+/// How long somebody who has Tier 2 to turn to waits for a step, its turn included. Far beyond what a busy disk takes; one
+/// that hangs must not hold up its callers, nor what they hold meanwhile, for longer.
+const STEP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a stage waits for the directory to be opened, before it goes without.
 const OPEN_PATIENCE: Duration = Duration::from_secs(1);
@@ -135,6 +139,20 @@ impl Store {
         }
     }
 
+    /// As [`Store::blocking`], for as long as patience lasts. A step that waits for its turn is not taken after that.
+    pub(super) async fn in_time<T: Send + 'static>(
+        self: &Arc<Store>,
+        step: impl FnOnce(&Arc<Store>) -> Result<T, Tier1Error> + Send + 'static,
+    ) -> Result<T, Tier1Error> {
+        match timeout(STEP_PATIENCE, self.blocking(step)).await {
+            Ok(done) => done,
+            Err(elapsed) => {
+                self.faults.note(Op::Wait, &self.layout.dir().display(), &elapsed);
+                Err(Tier1Error::Slow)
+            }
+        }
+    }
+
     /// Milliseconds since the store was opened.
     pub(super) fn now_ms(&self) -> i64 {
         i64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(i64::MAX)
@@ -196,11 +214,9 @@ impl Store {
     pub(super) async fn opened(&self) -> Result<(), Tier1Error> {
         let mut phase = self.phase.subscribe();
         let known = phase.wait_for(|phase| !matches!(phase, Phase::Opening));
-        let usable = tokio::time::timeout(OPEN_PATIENCE, known)
-            .await
-            .is_ok_and(|known| {
-                known.is_ok_and(|phase| matches!(*phase, Phase::Loading(_) | Phase::Loaded(_)))
-            });
+        let usable = timeout(OPEN_PATIENCE, known).await.is_ok_and(|known| {
+            known.is_ok_and(|phase| matches!(*phase, Phase::Loading(_) | Phase::Loaded(_)))
+        });
         if usable {
             return Ok(());
         }

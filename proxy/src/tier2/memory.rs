@@ -116,7 +116,7 @@ impl MemoryTier2 {
     }
 
     /// Writes take only bytes below this offset until the gate is raised; at or above a blob's size the acknowledgement
-    /// passes. At 0, updates of action results are held as well.
+    /// passes. At 0, batches and updates of action results are held as well.
     pub fn hold_writes_at(&self, byte: u64) {
         self.write_gate.send_replace(byte);
     }
@@ -309,6 +309,7 @@ impl Tier2 for Arc<MemoryTier2> {
             return vec![Err(failure); digests.len()];
         }
         let sent_at = Instant::now();
+        pass(&mut self.write_gate.subscribe(), 0).await;
         for (proof, bytes) in blobs {
             let key = call.blob(proof.digest());
             let spoilt = self.state.lock().spoilt.contains(&key);

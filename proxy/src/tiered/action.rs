@@ -19,10 +19,18 @@ use crate::tier2::RawActionResult;
 /// build does.
 const LINE_MAX: usize = 32;
 
+/// Updates that wait or are under way at once, whatever their keys. Each holds its result, whoever still waits for it.
+pub(super) const UPDATES_MAX: usize = 1024;
+
 /// The updates that are under way, in a line per key.
 #[derive(Default)]
-pub(super) struct UpdateLines {
-    by_key: Mutex<HashMap<ActionKey, Line>>,
+pub(super) struct UpdateLines(Mutex<Lines>);
+
+#[derive(Default)]
+struct Lines {
+    by_key: HashMap<ActionKey, Line>,
+    /// Of all lines.
+    updates: usize,
 }
 
 struct Line {
@@ -42,7 +50,11 @@ impl UpdateLines {
     /// Takes the last place, in the order of the calls.
     fn queue(&self, key: &ActionKey) -> Result<Place, CallError> {
         let (done, last) = oneshot::channel();
-        let before = match self.by_key.lock().entry(key.clone()) {
+        let mut lines = self.0.lock();
+        if lines.updates == UPDATES_MAX {
+            return Err(CallError::Overloaded("too many updates at once"));
+        }
+        let before = match lines.by_key.entry(key.clone()) {
             Entry::Vacant(free) => {
                 free.insert(Line { last, len: 1 });
                 None
@@ -56,11 +68,14 @@ impl UpdateLines {
                 Some(std::mem::replace(&mut line.last, last))
             }
         };
+        lines.updates += 1;
         Ok(Place { before, done })
     }
 
     fn leave(&self, key: &ActionKey) {
-        if let Entry::Occupied(mut line) = self.by_key.lock().entry(key.clone()) {
+        let mut lines = self.0.lock();
+        lines.updates -= 1;
+        if let Entry::Occupied(mut line) = lines.by_key.entry(key.clone()) {
             line.get_mut().len -= 1;
             if line.get().len == 0 {
                 line.remove();
@@ -83,9 +98,10 @@ impl Writes {
     /// Goes on when the future is dropped, so that a later update cannot overtake it.
     ///
     /// # Errors
-    /// What Tier 2 says; [`CallError::Overloaded`] if too many updates of the key wait; [`CallError::DeadlineExceeded`] if
-    /// the caller's time was up before this one's turn, and nothing was sent; [`crate::tier2::Tier2Error::Aborted`] if a blob
-    /// that it names is being uploaded and does not arrive.
+    /// What Tier 2 says; [`CallError::Overloaded`] if too many updates wait, of the key or altogether;
+    /// [`CallError::DeadlineExceeded`] if the caller's time was up before this one's turn, and nothing was sent;
+    /// [`crate::tier2::Tier2Error::Aborted`] if a blob that it names is being uploaded for too long;
+    /// [`CallError::MissingBlobs`] if the upload of one failed.
     pub async fn put_action(
         &self,
         call: &Call,

@@ -9,6 +9,7 @@ use super::CallError;
 use super::fill::{Fill, Flown};
 use super::read::{Reads, Start};
 use super::reading::Reading;
+use super::write_batch::apart;
 use crate::blob::{ByteRange, DigestMismatch, Verified, Verifier};
 use crate::call::Call;
 use crate::digest::Digest;
@@ -111,6 +112,7 @@ impl Fill {
         });
         match fits {
             Ok((bytes, proof)) => {
+                let bytes = apart(bytes);
                 let piece = bytes.clone();
                 self.flight
                     .change(|state| state.release(piece, Verifier::new(digest)));

@@ -1,7 +1,10 @@
 //! Why a call failed, as far as a client is concerned. There is no variant for Tier 1: its troubles are counted, logged
 //! and answered from Tier 2.
 
+use std::sync::Arc;
+
 use crate::blob::DigestMismatch;
+use crate::digest::Digest;
 use crate::tier2::Tier2Error;
 
 /// Why a call failed. `grpc::status` has the one table from here to gRPC's codes.
@@ -21,6 +24,9 @@ pub enum CallError {
     /// The same upload was begun anew by a newer stream, which now owns it.
     #[error("a newer stream took over this upload")]
     Superseded,
+    /// The client of an upload sent nothing for so long that it counts as gone.
+    #[error("the upload has stalled")]
+    Quiet,
     /// Tier 2's word, or its silence.
     #[error(transparent)]
     Tier2(#[from] Tier2Error),
@@ -30,6 +36,9 @@ pub enum CallError {
     /// Tier 2's copy failed verification twice. For a reader that is an absence, which a new upload heals.
     #[error("tier 2's copy failed verification twice")]
     BadBlob,
+    /// An action result names blobs whose upload through this node failed and that Tier 2 does not have.
+    #[error("{} blobs that the action result names are missing", .0.len())]
+    MissingBlobs(Arc<[Digest]>),
     /// A bound of this node was reached.
     #[error("{0}")]
     Overloaded(&'static str),

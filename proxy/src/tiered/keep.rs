@@ -45,7 +45,8 @@ impl Fill {
     }
 
     pub(super) fn disk_failed(&self, error: &Tier1Error) {
-        tracing::warn!(
+        // Tier 1 has told of what is wrong with the disk, once for all the blobs that it concerns.
+        tracing::debug!(
             digest = %self.digest(),
             error = error as &dyn std::error::Error,
             "tier 1 does not keep a fetched blob"

@@ -16,37 +16,43 @@ use crate::tier2::{RawActionResult, Tier2Error};
 /// before it sends the result; another one should not hold a place in line for longer.
 const UPLOADS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits until none of the blobs that `result` names is being uploaded through this node. If there were some, Tier 2 is
-/// asked whether it has them: the uploads may have failed.
+/// Waits until none of the blobs that `result` names is being uploaded through this node. If there were some, or some whose
+/// upload failed before, Tier 2 is asked whether it has them.
 ///
 /// # Errors
-/// [`Tier2Error::Aborted`] if an upload failed or takes too long; what Tier 2 says when it is asked.
+/// [`CallError::MissingBlobs`] if it has not; [`Tier2Error::Aborted`] if an upload takes too long; what Tier 2 says when it
+/// is asked.
 pub(super) async fn uploads_first(
     inner: &Inner,
     call: &Call,
     function: Function,
     result: &RawActionResult,
 ) -> Result<(), CallError> {
-    let mut waited_for = Vec::new();
+    let mut doubtful = Vec::new();
     let until = Instant::now() + call.time_left(UPLOADS_PATIENCE);
     for digest in named(function, result) {
-        let Some(over) = inner.contests.over(&call.blob(&digest)) else {
-            continue;
-        };
-        waited_for.push(digest);
-        if timeout_at(until, over.cancelled()).await.is_err() {
-            return Err(Tier2Error::Aborted.into());
+        let key = call.blob(&digest);
+        let under_way = [inner.contests.over(&key), inner.batches.over(&key)];
+        if inner.failed.contains(&key) || under_way.iter().any(Option::is_some) {
+            doubtful.push(digest);
+        }
+        for over in under_way.into_iter().flatten() {
+            if timeout_at(until, over.cancelled()).await.is_err() {
+                return Err(Tier2Error::Aborted.into());
+            }
         }
     }
-    if waited_for.is_empty() {
+    if doubtful.is_empty() {
         return Ok(());
     }
-    let missing = inner.tier2.find_missing(call, &waited_for).await?;
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Tier2Error::Aborted.into())
+    let missing = inner.tier2.find_missing(call, &doubtful).await?;
+    if !missing.is_empty() {
+        return Err(CallError::MissingBlobs(missing.into()));
     }
+    for digest in &doubtful {
+        inner.failed.forget(&call.blob(digest));
+    }
+    Ok(())
 }
 
 /// The blobs that an action result names itself; not those that its trees name. None, if it cannot be read: Tier 2 is the

@@ -47,6 +47,10 @@ const BIG_RINGS_MAX: usize = 32;
 /// Above, fetches go on without a copy, so that no reader waits for its turn at the disk.
 const STAGED_FILLS_MAX: usize = 256;
 
+/// Bytes of blobs that are fetched in batches and then written to disk. They are in memory meanwhile, though whoever wanted
+/// them may be gone long since; what comes on top of them is not kept.
+const BATCH_ROOM_BYTES: usize = 64 << 20;
+
 /// Reads blobs. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads(pub(super) Arc<Shared>);
@@ -63,6 +67,8 @@ pub(super) struct Shared {
     tier1_bytes: IntCounter,
     tier2_bytes: IntCounter,
     staged_fills: Arc<Semaphore>,
+    /// In bytes.
+    batch_room: Arc<Semaphore>,
     rings: Rings,
     big_rings: Arc<Semaphore>,
 }
@@ -73,6 +79,13 @@ pub(super) enum Start<'a> {
     Stream,
     /// Whoever holds this list, in one batch.
     Batch(&'a mut Vec<Fill>),
+}
+
+/// Whether a copy in Tier 1 that shows up meanwhile will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copies {
+    Trusted,
+    Distrusted,
 }
 
 impl Reads {
@@ -108,6 +121,7 @@ impl Reads {
             tier2_bytes: metrics.bytes.with_label_values(&["2"]),
             metrics,
             rings,
+            batch_room: Arc::new(Semaphore::new(BATCH_ROOM_BYTES)),
             staged_fills: Arc::new(Semaphore::new(STAGED_FILLS_MAX)),
             big_rings: Arc::new(Semaphore::new(BIG_RINGS_MAX)),
         }))
@@ -142,6 +156,11 @@ impl Reads {
     async fn exists(&self, call: &Call, key: &BlobKey) -> Result<(), CallError> {
         if key.digest.is_empty() || self.0.tier1.lookup(key).is_some() || self.0.pending.find(key).is_some() {
             return Ok(());
+        }
+        if self.0.bad.is_bad(key) {
+            let error = CallError::BadBlob;
+            self.0.missed(&error);
+            return Err(error);
         }
         let digests = [key.digest];
         let ask = self.0.tier2.find_missing(call, &digests);
@@ -182,6 +201,18 @@ impl Shared {
             Some(PendingCopy::Staged(reader)) => return Ok(Source::Staged(reader, DiskRead::default())),
             None => {}
         }
+        self.locate_in_tier2(call, key, range, start, Copies::Trusted)
+    }
+
+    /// As [`Shared::locate`], past what is at hand.
+    pub(super) fn locate_in_tier2(
+        self: &Arc<Self>,
+        call: &Call,
+        key: &BlobKey,
+        range: ByteRange,
+        start: Start<'_>,
+        copies: Copies,
+    ) -> Result<Source, CallError> {
         let mut begun = None;
         let source = self.flights.with(|table| {
             if let Some(flight) = table.get(key) {
@@ -195,7 +226,9 @@ impl Shared {
             }
             // A fetch publishes before it leaves the table, and an upload before its pending copy goes. One that did
             // so since the lookup above shows here, so that a blob is never fetched a second time for that gap.
-            if let Some(pinned) = self.tier1.lookup(key) {
+            if copies == Copies::Trusted
+                && let Some(pinned) = self.tier1.lookup(key)
+            {
                 return Ok(Source::Pinned(pinned, DiskRead::default()));
             }
             let held = match self.bad.verdict(key) {
@@ -238,7 +271,7 @@ impl Shared {
         }
     }
 
-    /// Whether a fetch writes to disk, and its right to do so beside a stream. Blobs of a batch come whole, and take turns.
+    /// Whether a fetch writes to disk, and its right to do so: beside a stream, or out of memory after a batch.
     fn disk_for(&self, digest: &Digest, streamed: bool) -> (bool, Option<OwnedSemaphorePermit>) {
         let refuse = |reason| {
             self.metrics.not_kept.with_label_values(&[reason]).inc();
@@ -247,10 +280,13 @@ impl Shared {
         if !self.tier1.keeps(digest) {
             return refuse("too_large");
         }
-        if !streamed {
-            return (true, None);
-        }
-        match self.staged_fills.clone().try_acquire_owned() {
+        let permit = if streamed {
+            self.staged_fills.clone().try_acquire_owned()
+        } else {
+            let bytes = u32::try_from(digest.size_bytes()).unwrap_or(u32::MAX);
+            self.batch_room.clone().try_acquire_many_owned(bytes)
+        };
+        match permit {
             Ok(permit) => (true, Some(permit)),
             Err(_all_taken) => refuse("full"),
         }

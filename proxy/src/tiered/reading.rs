@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt as _};
 use tokio::time::Sleep;
 
 use super::CallError;
-use super::read::{Shared, Start};
+use super::read::{Copies, Shared, Start};
 use super::source::{Next, Source};
 use crate::blob::ByteRange;
 use crate::call::{BlobKey, Call};
@@ -32,6 +32,8 @@ pub struct Reading {
     has_sent: bool,
     has_failed: bool,
     lost_copies: u32,
+    /// The disk did not answer in time.
+    was_slow: bool,
 }
 
 impl Reading {
@@ -53,6 +55,7 @@ impl Reading {
             has_sent: false,
             has_failed: false,
             lost_copies: 0,
+            was_slow: false,
         }
     }
 
@@ -107,6 +110,7 @@ impl Reading {
                         .direct(&self.call, &self.key, self.rest, prefix, self.has_sent);
                 }
                 Next::Lost => self.source = self.look_again()?,
+                Next::Slow => self.source = self.turn_to_tier2()?,
                 Next::Failed(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -119,12 +123,31 @@ impl Reading {
         }
         self.lost_copies += 1;
         if self.lost_copies > LOST_COPIES_MAX {
-            return Ok(self
-                .shared
-                .direct(&self.call, &self.key, self.rest, None, self.has_sent));
+            return Ok(self.alone());
         }
         self.shared
             .locate(&self.call, &self.key, self.rest, Start::Stream)
+    }
+
+    /// The disk hangs. Nothing is known against the copy, so it stays for better times. A shared fetch may lead back to the
+    /// disk: once is enough.
+    fn turn_to_tier2(&mut self) -> Result<Source, CallError> {
+        if std::mem::replace(&mut self.was_slow, true) {
+            return Ok(self.alone());
+        }
+        self.shared.locate_in_tier2(
+            &self.call,
+            &self.key,
+            self.rest,
+            Start::Stream,
+            Copies::Distrusted,
+        )
+    }
+
+    /// A stream of this read's own.
+    fn alone(&self) -> Source {
+        self.shared
+            .direct(&self.call, &self.key, self.rest, None, self.has_sent)
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {

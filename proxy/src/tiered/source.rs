@@ -50,6 +50,8 @@ pub(super) enum Next {
     Switch(Source),
     /// The copy is no good; the rest has to be looked for anew.
     Lost,
+    /// The disk does not answer; the rest has to come from Tier 2.
+    Slow,
     /// The flight has gone ahead; the check of its prefix goes along if there is one.
     Detached(Option<Verifier>),
     /// The read has failed.
@@ -113,6 +115,7 @@ fn from_disk(read: Result<Bytes, Tier1Error>) -> Next {
     match read {
         Ok(bytes) if !bytes.is_empty() => Next::Bytes(bytes, Tier::One),
         Ok(_nothing) => Next::Lost,
+        Err(Tier1Error::Slow) => Next::Slow,
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

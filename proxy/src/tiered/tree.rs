@@ -93,6 +93,9 @@ pub enum TreeError {
     /// The root's bytes are something else.
     #[error("the root is not a directory")]
     NotADirectory,
+    /// Tier 2's copy of a directory below the root is bad. To leave it out would hand on a tree with a hole.
+    #[error("tier 2's copy of the directory {0} is bad")]
+    BadDirectory(Digest),
     /// A bound of the walk was reached.
     #[error("the tree has more than {0}")]
     TooLarge(&'static str),
@@ -253,7 +256,8 @@ impl Walk {
             self.next_position += 1;
             match answer {
                 Ok(bytes) => self.take(digest, depth, position, bytes)?,
-                Err(CallError::Tier2(Tier2Error::NotFound) | CallError::BadBlob) if depth > 0 => {}
+                Err(CallError::Tier2(Tier2Error::NotFound)) if depth > 0 => {}
+                Err(CallError::BadBlob) if depth > 0 => return Err(TreeError::BadDirectory(digest)),
                 Err(error) => return Err(error.into()),
             }
         }

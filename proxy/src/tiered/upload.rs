@@ -1,14 +1,20 @@
 //! One client's stream of an upload, as the edge drives it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::CallError;
 use super::session::Session;
 use super::writes::Inner;
 use crate::blob::DigestMismatch;
 use crate::digest::Digest;
+
+/// How long a client may send nothing before it counts as gone: uploads are bounded in number, and those who only hold a
+/// place must not keep it from others. What came is kept for resuming, so a client that wakes up loses little.
+const QUIET_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What became of bytes that a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +77,7 @@ impl Upload {
     /// Resolves when the blob was acknowledged, by another client's upload or early by Tier 2, or when the upload failed.
     ///
     /// # Errors
-    /// As [`Upload::push`].
+    /// As [`Upload::push`]; [`CallError::Quiet`] if this has waited for the client's next bytes for too long.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -79,7 +85,9 @@ impl Upload {
         match &self.0 {
             // Its client is answered when it has said what it wants.
             Kind::Nothing(_) => std::future::pending().await,
-            Kind::Blob(stream) => stream.session.ended(stream.owner).await,
+            Kind::Blob(stream) => timeout(QUIET_PATIENCE, stream.session.ended(stream.owner))
+                .await
+                .unwrap_or(Err(CallError::Quiet)),
         }
     }
 

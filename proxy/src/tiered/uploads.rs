@@ -63,7 +63,6 @@ impl Inner {
                     for session in sessions {
                         self.ended(&session, Err(Tier2Error::Aborted.into()));
                     }
-                    return;
                 }
                 Step::Lead(leader, attempt) => {
                     attempts += 1;
@@ -114,7 +113,7 @@ impl Inner {
             Ok(_ack) => self.confirm(&leader.call.for_node(), key).await,
             Err(error) => Err(error.into()),
         };
-        let candidates = self.contests.close(key);
+        let candidates = self.contests.close(key, outcome.is_ok());
         if let Err(error) = &outcome {
             tracing::debug!(digest = %key.digest, error = error as &dyn std::error::Error, "upload failed");
         } else {

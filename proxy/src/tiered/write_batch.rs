@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
 use super::CallError;
 use super::pending::{PendingCopy, PendingGuard};
+use super::underway::BatchGuard;
 use super::uploads::PUBLISH_PATIENCE;
 use super::writes::{Inner, Publish, Writes};
 use crate::blob::Verified;
@@ -18,20 +19,32 @@ use crate::digest::Digest;
 use crate::tier1::Tier1Error;
 use crate::tier2::Tier2Error;
 
+/// Batches that are on their way to Tier 2 at once. Each holds its blobs, some MiB, whoever still waits for it; a client
+/// whose batch has no place among them waits for one.
+pub(super) const BATCHES_MAX: usize = 128;
+
+/// Length from which a blob is not copied out of the message that it came in: a quarter of the largest message.
+const LEFT_IN_MESSAGE_BYTES_MIN: usize = 1 << 20;
+
 /// Blobs of one batch that are written to Tier 1 at once: enough to keep a disk busy, few enough to leave it to others.
 const FILLS_MAX: usize = 8;
 
 impl Writes {
     /// Writes blobs that are here whole. The i-th answer belongs to the i-th blob; a blob that is there twice is sent
-    /// once. Goes on when the future is dropped.
+    /// once. Waits while too many batches are on their way; once sent, goes on when the future is dropped.
     pub async fn batch(&self, call: &Call, blobs: Vec<(Verified, Bytes)>) -> Vec<Result<(), CallError>> {
         let digests: Vec<Digest> = blobs.iter().map(|(proof, _)| *proof.digest()).collect();
         let (told, answers) = oneshot::channel();
         if self.0.tasks.stopping().is_cancelled() {
             return vec![Err(CallError::ShuttingDown); digests.len()];
         }
+        let keys = digests.iter().map(|digest| call.blob(digest)).collect();
+        let on_its_way = self.0.batches.hold(keys);
+        let Ok(place) = self.0.batch_places.clone().acquire_owned().await else {
+            return vec![Err(CallError::ShuttingDown); digests.len()];
+        };
         // A task of the node's, since what Tier 2 was told to store is worth keeping whoever waits for it.
-        let task = write(self.0.clone(), call.clone(), blobs, told);
+        let task = write(self.0.clone(), call.clone(), blobs, (on_its_way, place), told);
         drop(self.0.tasks.spawn(task));
         let answers = answers.await.unwrap_or_default();
         let answer = |digest: &Digest| match answers.get(digest) {
@@ -49,6 +62,7 @@ async fn write(
     inner: Arc<Inner>,
     call: Call,
     mut blobs: Vec<(Verified, Bytes)>,
+    on_its_way: (BatchGuard, OwnedSemaphorePermit),
     told: oneshot::Sender<Answers>,
 ) {
     let mut answers = Answers::new();
@@ -66,14 +80,20 @@ async fn write(
                 Ok(_ack) => inner.confirm(&call, &key).await,
                 Err(error) => Err(error.into()),
             };
+            match &answer {
+                Ok(()) => inner.failed.forget(&key),
+                Err(_) => inner.failed.note(&key),
+            }
             answers.insert(key.digest, answer.clone());
             if answer.is_ok() && inner.tier1.keeps(&key.digest) {
+                let bytes = apart(bytes);
                 let copy = PendingCopy::Memory(bytes.clone());
                 let pending = inner.pending.hold(key.clone(), copy);
                 fills.extend(pending.map(|pending| (key, proof, bytes, pending)));
             }
         }
     }
+    drop(on_its_way);
     match inner.options.publish {
         Publish::Sync => {
             // Late or failed: Tier 2 has the blobs, and that is what counts.
@@ -85,6 +105,16 @@ async fn write(
             let _gone = told.send(answers);
             fill_all(inner, fills).await;
         }
+    }
+}
+
+/// Bytes that can be kept without the message that they came in: the copies that wait for the disk are counted by their own
+/// length. One that is a good part of its message is left there.
+pub(super) fn apart(bytes: Bytes) -> Bytes {
+    if bytes.len() < LEFT_IN_MESSAGE_BYTES_MIN {
+        Bytes::copy_from_slice(&bytes)
+    } else {
+        bytes
     }
 }
 

@@ -12,8 +12,10 @@ use super::bad::BadBlobs;
 use super::names::Names;
 use super::pending::Pending;
 use super::session::{HangUp, Session};
+use super::underway::{Batches, FailedUploads};
 use super::upload::Upload;
 use super::uploads::Contests;
+use super::write_batch::BATCHES_MAX;
 use super::{CallError, status};
 use crate::blob::{ByteRange, Verifier};
 use crate::call::{BlobKey, Call};
@@ -60,7 +62,11 @@ pub(super) struct Inner {
     pub(super) tasks: TaskGroup,
     pub(super) metrics: UploadMetrics,
     pub(super) contests: Contests,
+    pub(super) batches: Arc<Batches>,
+    pub(super) failed: Arc<FailedUploads>,
     pub(super) lines: UpdateLines,
+    /// Rights to have a batch on its way.
+    pub(super) batch_places: Arc<Semaphore>,
     open: Arc<Semaphore>,
     /// Locked before the contests where both are.
     names: Mutex<Names>,
@@ -77,6 +83,7 @@ impl Writes {
         tasks: TaskGroup,
         metrics: UploadMetrics,
     ) -> Writes {
+        let failed = Arc::new(FailedUploads::default());
         Writes(Arc::new(Inner {
             tier1,
             tier2,
@@ -84,8 +91,11 @@ impl Writes {
             bad,
             options,
             tasks,
-            contests: Contests::default(),
+            contests: Contests::new(failed.clone()),
+            batches: Arc::default(),
+            failed,
             lines: UpdateLines::default(),
+            batch_places: Arc::new(Semaphore::new(BATCHES_MAX)),
             open: Arc::new(Semaphore::new(UPLOADS_MAX)),
             names: Mutex::new(Names::new(metrics.kept_for_resume.clone())),
             metrics,

@@ -32,6 +32,10 @@ fn upstream(code: Code) -> CallError {
     }))
 }
 
+fn hello() -> Digest {
+    Digest::of(Function::Sha256, b"hello")
+}
+
 fn mismatch() -> DigestMismatch {
     DigestMismatch::TooShort {
         expected: Digest::of(Function::Sha256, b"hello"),
@@ -51,8 +55,10 @@ fn every_error_has_the_code_that_its_table_says() {
             },
         ),
         ("Superseded", CallError::Superseded),
+        ("Quiet", CallError::Quiet),
         ("DataLoss", CallError::DataLoss),
         ("BadBlob", CallError::BadBlob),
+        ("MissingBlobs", CallError::MissingBlobs([hello()].into())),
         ("Overloaded", CallError::Overloaded("too many uploads are kept")),
         ("DeadlineExceeded", CallError::DeadlineExceeded),
         ("ShuttingDown", CallError::ShuttingDown),
@@ -83,6 +89,7 @@ fn every_error_has_the_code_that_its_table_says() {
     let root = Digest::of(Function::Sha256, b"root");
     let trees = [
         ("Tree::Call", TreeError::Call(Tier2Error::NotFound.into())),
+        ("Tree::BadDirectory", TreeError::BadDirectory(hello())),
         ("Tree::NotADirectory", TreeError::NotADirectory),
         ("Tree::TooLarge", TreeError::TooLarge("512 levels")),
         ("Tree::DirectoryTooLarge", TreeError::DirectoryTooLarge(root)),
@@ -149,5 +156,26 @@ fn messages_name_the_subject_and_stay_small() {
             !status.message().contains("10.0.0.1") && !status.message().contains("/srv"),
             "{status}"
         );
+    }
+}
+
+#[test]
+fn missing_blobs_are_named_as_far_as_a_trailer_holds_them() {
+    // RN-18, AC-UPD-06
+    let subject = format!("blobs/{}/5", hello().hash());
+    for (missing, named) in [(1, 1), (1000, 32)] {
+        let status = status(&CallError::MissingBlobs(vec![hello(); missing].into()));
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.details().len() < 4 * 1024);
+        let details = rpc::Status::decode(status.details()).unwrap();
+        assert_eq!(details.code, 9);
+        let failure: rpc::PreconditionFailure = details.details[0].to_msg().unwrap();
+        assert_eq!(failure.violations.len(), named);
+        for violation in failure.violations {
+            assert_eq!(
+                (violation.r#type.as_str(), &violation.subject),
+                ("MISSING", &subject)
+            );
+        }
     }
 }

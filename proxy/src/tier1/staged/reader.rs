@@ -31,7 +31,7 @@ impl StagedReader {
     /// a [`Pinned`](crate::tier1::Pinned).
     ///
     /// # Errors
-    /// [`Tier1Error::Damaged`], [`Tier1Error::Io`]: the bytes must come from elsewhere.
+    /// [`Tier1Error::Damaged`], [`Tier1Error::Slow`], [`Tier1Error::Io`]: the bytes must come from elsewhere.
     pub async fn read(&self, from: u64, len_max: usize) -> Result<Bytes, Tier1Error> {
         let (span, blocks) = {
             let sums = self.file.sums.lock();
@@ -59,7 +59,7 @@ impl StagedReader {
                 Tier1Error::Damaged
             })
         };
-        self.store.blocking(read).await
+        self.store.in_time(read).await
     }
 }
 

@@ -252,3 +252,19 @@ async fn a_disk_that_hangs_takes_a_bounded_number_of_threads() {
     assert_eq!(tasks.settle(Duration::from_secs(60)).await, 0);
     node.check_account().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_file_that_cannot_be_removed_does_not_end_eviction() {
+    let node = room_for(100).await;
+    let first = node.put(&key(&small(0)), &small(0)).await;
+    fill(&node, 1..88).await;
+    node.disk.fail(Step::Remove, io::ErrorKind::Other);
+    node.tier1.discard(&first);
+    node.tier1.settled().await;
+    node.disk.heal();
+    fill(&node, 88..92).await;
+    node.tier1.settled().await;
+    assert!(node.metrics.evicted.get() >= 8, "{:?}", node.account());
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    node.check_account().await;
+}

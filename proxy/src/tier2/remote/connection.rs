@@ -24,8 +24,10 @@ use crate::task::TaskGroup;
 /// Bytes that Tier 2 may send on one stream before we took them: 4 MiB at 40 ms round trip is 100 MB/s.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// The same for all streams of a connection together. A stream whose reader stalls keeps its own window's worth of it, and
+/// when nothing is left every other stream stalls too: so there is room for 64 of those. It bounds what a connection holds in
+/// memory, too.
+const CONNECTION_WINDOW_BYTES: u32 = 64 * STREAM_WINDOW_BYTES;
 
 /// Largest frame that Tier 2 may send: the step in which the stall limit sees progress.
 const FRAME_BYTES_MAX: u32 = 64 * 1024;

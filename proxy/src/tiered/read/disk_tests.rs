@@ -277,3 +277,42 @@ async fn a_fresh_upload_is_read_before_tier_1_shows_it() {
     drop(file);
     assert_eq!(harness.tier2.log().len(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_blob_on_a_disk_that_hangs_comes_from_tier_2_and_is_not_dropped() {
+    // P5, P10
+    for held in [Step::Open, Step::Read] {
+        let harness = Harness::new().await;
+        let bytes = noise(MIB);
+        let digest = plant_twice(&harness, &bytes).await;
+        harness.disk.make_cold();
+        harness.disk.hold(held);
+        let read = harness.read(&digest);
+        let read = tokio::time::timeout(Duration::from_secs(15), read);
+        let found = while_time_passes(read).await;
+        harness.disk.release(held);
+        assert_eq!(found.expect("an answer within the patience").unwrap(), bytes);
+        // A shared fetch, and one of the read's own if that one led back to the disk.
+        assert!((2..=3).contains(&harness.tier2.count("read")));
+        assert_eq!(harness.metrics.tier1.dropped.get(), 0);
+        harness.landed().await;
+        assert!(harness.is_in_tier1(&digest));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_on_a_disk_that_hangs_hold_bounded_memory() {
+    // P8
+    let harness = Harness::new().await;
+    harness.disk.hold(Step::Create);
+    for number in 0..80 {
+        let bytes = noise(MIB - number);
+        let digest = harness.plant(bytes.clone());
+        let found = harness.reads.batch(&harness.call, &[digest]).await;
+        assert_eq!(found[0].as_ref().unwrap(), &bytes);
+    }
+    let held = harness.metrics.reads.flights.get();
+    harness.disk.release(Step::Create);
+    assert!((1..=64).contains(&held), "{held} MiB");
+    harness.landed().await;
+}

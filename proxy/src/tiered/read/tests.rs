@@ -556,3 +556,13 @@ async fn a_bad_blob_is_tried_whole_before_a_byte_of_it_leaves() {
     assert_eq!(second.await.unwrap(), bytes);
     assert_eq!(harness.tier2.count("read"), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_blob_is_absent_for_a_read_of_no_bytes_too() {
+    // R10
+    let harness = Harness::new().await;
+    let digest = harness.plant("hello");
+    harness.bad.condemn(&harness.call.blob(&digest));
+    let error = harness.read_part(&digest, 5, None).await.unwrap_err();
+    assert!(matches!(error, CallError::BadBlob), "{error}");
+}

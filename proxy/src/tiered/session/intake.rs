@@ -11,14 +11,19 @@ use crate::blob::{Verified, Verifier};
 use crate::digest::Digest;
 use crate::tier1::{Staged, Tier1, Tier1Error};
 
-/// How long the disk may take over one chunk before the upload goes on without it. A disk that hangs must not hold up a
-/// write that Tier 2 can take.
+/// How long an upload waits for the disk in all before it goes on without it, beside the time that its bytes are worth. A
+/// disk that hangs, or that is slow at every chunk, must not hold up a write that Tier 2 can take.
 pub(super) const DISK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the slowest disk writes that is worth waiting for.
+const DISK_BYTES_PER_SECOND: u64 = 20_000_000;
 
 /// What only the one that takes bytes sees.
 pub(super) struct Intake {
     verifier: Verifier,
     staged: Option<Staged>,
+    /// How long the disk took so far.
+    waited: Duration,
     /// An append was begun and not seen to its end: its caller was dropped. The file cannot go on from there.
     torn: bool,
 }
@@ -28,6 +33,7 @@ impl Intake {
         Intake {
             verifier: Verifier::new(expected),
             staged: None,
+            waited: Duration::ZERO,
             torn: false,
         }
     }
@@ -99,6 +105,8 @@ impl Session {
 
     async fn stage(&self, intake: &mut Intake, tier1: &Tier1, bytes: Bytes) {
         intake.torn = true;
+        let worth = Duration::from_secs(intake.verifier.seen_bytes() / DISK_BYTES_PER_SECOND);
+        let patience = (DISK_PATIENCE + worth).saturating_sub(intake.waited);
         let append = async {
             let staged = match &mut intake.staged {
                 Some(staged) => staged,
@@ -112,7 +120,9 @@ impl Session {
             staged.append(bytes).await?;
             Ok::<u64, Tier1Error>(staged.watermark())
         };
-        let appended = timeout(DISK_PATIENCE, append).await;
+        let since = Instant::now();
+        let appended = timeout(patience, append).await;
+        intake.waited += since.elapsed();
         intake.torn = false;
         match appended {
             Ok(Ok(staged_bytes)) => self.change(|state| state.tape.staged(staged_bytes)),
@@ -146,13 +156,14 @@ impl Session {
         }
     }
 
-    /// The file to publish, if the upload was finished and Tier 1 has all of it.
+    /// The file to publish, if the upload was finished and Tier 1 has all of it. Does not wait for the disk: nobody writes
+    /// to a file that has all.
     pub(in crate::tiered) async fn take_copy(&self) -> Option<(Staged, Verified)> {
-        let mut intake = self.intake.lock().await;
         let proof = {
             let state = self.state.borrow();
             state.proof.clone().filter(|_| state.tape.is_staged())?
         };
+        let mut intake = self.intake.lock().await;
         Some((intake.staged.take()?, proof))
     }
 }

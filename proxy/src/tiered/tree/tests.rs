@@ -246,3 +246,20 @@ async fn a_tree_deeper_than_the_bound_ends_with_an_error() {
     root = harness.plant(directory("one too many", &[root]));
     assert!(matches!(all(&harness, &root).await, Err(TreeError::TooLarge(_)))); // TREE-25
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_descendant_whose_copy_is_bad_is_not_silently_left_out() {
+    // TREE-04
+    let harness = Harness::new().await;
+    let child = harness.plant(directory("child", &[]));
+    let root = harness.plant(directory("root", &[child]));
+    harness.bad.condemn(&harness.call.blob(&child));
+    let error = all(&harness, &root).await.unwrap_err();
+    assert!(
+        matches!(error, TreeError::BadDirectory(bad) if bad == child),
+        "{error:?}"
+    );
+    harness.bad.condemn(&harness.call.blob(&root));
+    let error = all(&harness, &child).await.unwrap_err();
+    assert!(matches!(error, TreeError::Call(CallError::BadBlob)), "{error:?}");
+}

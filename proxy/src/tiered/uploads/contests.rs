@@ -11,11 +11,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::call::BlobKey;
 use crate::tiered::contest::{Candidate, choose, gives_way};
 use crate::tiered::session::Session;
+use crate::tiered::underway::FailedUploads;
 
 /// The contests that are on.
-#[derive(Default)]
 pub(in crate::tiered) struct Contests {
     by_key: Mutex<HashMap<BlobKey, Contest>>,
+    /// Told of a contest that ends without an acknowledgement before anybody can see that it ended.
+    failed: Arc<FailedUploads>,
 }
 
 struct Contest {
@@ -36,11 +38,19 @@ pub(super) enum Step {
     Wait,
     /// Let this one feed Tier 2, by the stream of this number.
     Lead(Arc<Session>, u64),
-    /// These cannot lead, and nobody else is there. The contest is closed.
+    /// These cannot lead, and nobody else can. They have given up their places.
     Hopeless(Vec<Arc<Session>>),
 }
 
 impl Contests {
+    /// No contest is on.
+    pub(in crate::tiered) fn new(failed: Arc<FailedUploads>) -> Contests {
+        Contests {
+            by_key: Mutex::default(),
+            failed,
+        }
+    }
+
     /// Gives an upload a place. If it is the first, returns what tells the contest's task to look again: that task has to
     /// be started.
     pub(super) fn join(&self, session: Arc<Session>) -> Option<Arc<Notify>> {
@@ -99,7 +109,12 @@ impl Contests {
     }
 
     /// Ends a contest. Who comes later begins another.
-    pub(super) fn close(&self, key: &BlobKey) -> Vec<Arc<Session>> {
+    pub(super) fn close(&self, key: &BlobKey, stored: bool) -> Vec<Arc<Session>> {
+        if stored {
+            self.failed.forget(key);
+        } else {
+            self.failed.note(key);
+        }
         let contest = self.by_key.lock().remove(key);
         contest.map(|contest| contest.candidates).unwrap_or_default()
     }
@@ -124,17 +139,20 @@ impl Contests {
             }
             return Step::Lead(leader.clone(), attempt);
         }
-        if facts.iter().any(|candidate| candidate.whole) {
-            return Step::Wait;
+        if contest.candidates.is_empty() {
+            self.failed.note(key);
+            by_key.remove(key);
+            return Step::Done;
         }
-        let candidates = by_key
-            .remove(key)
-            .map(|contest| contest.candidates)
-            .unwrap_or_default();
-        if candidates.is_empty() {
-            Step::Done
+        let mut whole = facts.iter().map(|candidate| candidate.whole);
+        let (waiting, hopeless): (Vec<_>, Vec<_>) = std::mem::take(&mut contest.candidates)
+            .into_iter()
+            .partition(|_| whole.next().unwrap_or(true));
+        contest.candidates = waiting;
+        if hopeless.is_empty() {
+            Step::Wait
         } else {
-            Step::Hopeless(candidates)
+            Step::Hopeless(hopeless)
         }
     }
 

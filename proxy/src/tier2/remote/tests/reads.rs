@@ -297,3 +297,30 @@ async fn an_empty_range_still_tells_absence() {
     };
     tokio::join!(reading, serving);
 }
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_stall_hold_up_no_stranger() {
+    // P10
+    let harness = Harness::new();
+    let hash = digest_of(b"large").hash().to_hex();
+    let large = Digest::parse(Function::Sha256, &hash, 100 << 20).unwrap();
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let serving = async {
+            let mut served = harness.peer.call("Read").await;
+            for _ in 0..5 {
+                served.send(&data(&[7; 1 << 20]));
+            }
+            served
+        };
+        let (call, whole) = (call(), ByteRange::whole(&large));
+        let (stream, served) = tokio::join!(harness.tier2.read(&call, &large, whole), serving);
+        stalled.push((stream.unwrap(), served));
+    }
+    let serving = async {
+        let call = harness.peer.call("Read").await;
+        call.answer(&data(b"hello"));
+    };
+    let (read, ()) = tokio::join!(read_all(&harness.tier2, call(), whole()), serving);
+    assert_eq!(read.unwrap(), b"hello");
+}

@@ -2,6 +2,8 @@ use futures::FutureExt;
 
 use super::*;
 use crate::blob::Verified;
+use crate::tiered::action::UPDATES_MAX;
+use crate::tiered::write_batch::BATCHES_MAX;
 
 fn whole(blob: &Blob) -> (Verified, Bytes) {
     let proof = Verified::of(blob.digest, &blob.bytes).unwrap();
@@ -252,7 +254,10 @@ async fn an_action_result_waits_for_the_uploads_of_what_it_names() {
         } else {
             drop(upload);
             let error = put.await.unwrap_err();
-            assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
+            assert!(
+                matches!(&error, CallError::MissingBlobs(missing) if **missing == [blob.digest]),
+                "{error}"
+            );
         }
         assert_eq!(node.tier2.count("put_action"), usize::from(ends_well));
         node.settles().await;
@@ -273,4 +278,122 @@ async fn an_action_result_waits_for_a_stalled_upload_only_so_long_and_for_others
     assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
     assert_eq!(began.elapsed().as_secs(), 10);
     assert_eq!(node.tier2.count("put_action"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_waits_for_the_batches_with_what_it_names() {
+    // P1, R16
+    let node = Node::new();
+    let blob = Blob::of_len(10);
+    node.tier2.hold_writes_at(0);
+    let (call, action) = (call(), action());
+    let mut batch = Box::pin(node.writes.batch(&call, vec![whole(&blob)]));
+    assert!(waits(&mut batch).await);
+    let mut put = Box::pin(node.writes.put_action(&call, &action, result_naming(&blob)));
+    assert!(waits(&mut put).await);
+    assert_eq!(node.tier2.count("put_action"), 0);
+    node.tier2.hold_writes_at(u64::MAX);
+    let answers = batch.await;
+    answers[0].as_ref().unwrap();
+    put.await.unwrap();
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_that_outlive_their_clients_are_bounded() {
+    // P8
+    let node = Node::new();
+    node.tier2.hold_writes_at(0);
+    for len in 1..=2 * BATCHES_MAX {
+        let blob = Blob::of_len(len);
+        assert!(
+            node.writes
+                .batch(&call(), vec![whole(&blob)])
+                .now_or_never()
+                .is_none()
+        );
+    }
+    idle().await;
+    assert_eq!(node.tier2.count("write_batch"), BATCHES_MAX);
+    let blob = Blob::of_len(10);
+    let call = call();
+    let mut patient = Box::pin(node.writes.batch(&call, vec![whole(&blob)]));
+    assert!(waits(&mut patient).await);
+    node.tier2.hold_writes_at(u64::MAX);
+    let answers = patient.await;
+    answers[0].as_ref().unwrap();
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_that_outlive_their_clients_are_bounded() {
+    // P8
+    let node = Node::new();
+    node.tier2.hold_writes_at(0);
+    let (node, call) = (&node, call());
+    let call = &call;
+    let put = |number: usize| async move {
+        let key = ActionDigest(Blob::of_len(number + 1).digest);
+        node.writes.put_action(call, &key, result("same")).await
+    };
+    for number in 0..UPDATES_MAX {
+        assert!(put(number).now_or_never().is_none());
+    }
+    let refused = put(UPDATES_MAX).await;
+    assert!(matches!(refused, Err(CallError::Overloaded(_))), "{refused:?}");
+    node.tier2.hold_writes_at(u64::MAX);
+    idle().await;
+    put(UPDATES_MAX).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_blob_that_waits_for_the_disk_does_not_hold_the_request_that_it_came_in() {
+    // P8
+    let node = Node::with(Publish::Async);
+    let request = Blob::of_len(4 << 20).bytes;
+    let blob = Blob::of(request.slice(1000..1010));
+    node.disk.hold(Step::Rename);
+    let answers = node.writes.batch(&call(), vec![whole(&blob)]).await;
+    answers[0].as_ref().unwrap();
+    let Some(PendingCopy::Memory(copy)) = node.pending.find(&blob.key()) else {
+        panic!("a copy waits");
+    };
+    node.disk.release(Step::Rename);
+    assert_eq!(copy, blob.bytes);
+    assert!(!request.as_ptr_range().contains(&copy.as_ptr()));
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_that_names_a_failed_upload_is_refused_until_tier_2_has_the_blob() {
+    // R16
+    let node = Node::new();
+    let (call, action) = (call(), action());
+    let put = |blob| node.writes.put_action(&call, &action, result_naming(blob));
+    let (streamed, batched) = (Blob::of_len(2 * CHUNK), Blob::of_len(10));
+    node.tier2.fail_with(Some(answered(Code::ResourceExhausted)));
+    node.upload(&streamed, "name").await.unwrap_err();
+    let answers = node.writes.batch(&call, vec![whole(&batched)]).await;
+    answers[0].as_ref().unwrap_err();
+    node.tier2.fail_with(None);
+    for (asked, blob) in [(1, &streamed), (3, &batched)] {
+        let error = put(blob).await.unwrap_err();
+        assert!(
+            matches!(&error, CallError::MissingBlobs(missing) if **missing == [blob.digest]),
+            "{error}"
+        );
+        assert_eq!(node.tier2.count("find_missing"), asked);
+        // By whatever way it came.
+        node.tier2.plant(blob.key(), blob.bytes.clone());
+        put(blob).await.unwrap();
+        put(blob).await.unwrap();
+        assert_eq!(node.tier2.count("find_missing"), asked + 1);
+    }
+    let again = Blob::of_len(3 * CHUNK);
+    drop(node.begin(&again, "again").await);
+    idle().await;
+    node.upload(&again, "again").await.unwrap();
+    put(&again).await.unwrap();
+    assert_eq!(node.tier2.count("find_missing"), 4);
+    node.settles().await;
 }

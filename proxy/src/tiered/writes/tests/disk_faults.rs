@@ -130,3 +130,63 @@ async fn an_upload_that_is_dropped_in_the_middle_of_an_append_can_be_resumed() {
     assert!(node.in_tier2(&blob));
     node.settles().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_slow_at_every_chunk_does_not_slow_a_whole_upload() {
+    // P5, P10
+    let node = Node::new();
+    node.tier1.loaded().await;
+    node.disk.hold(Step::Write);
+    let blob = Blob::of_len(20 * CHUNK);
+    let began = Instant::now();
+    let mut upload = Box::pin(node.upload(&blob, "name"));
+    let slow_disk = async {
+        loop {
+            node.disk.somebody_waits().await;
+            tokio::time::advance(Duration::from_secs(4)).await;
+            node.disk.release(Step::Write);
+            while node.disk.waiting() > 0 {
+                tokio::task::yield_now().await;
+            }
+            node.disk.hold(Step::Write);
+        }
+    };
+    tokio::select! {
+        uploaded = &mut upload => uploaded.unwrap(),
+        () = slow_disk => {}
+    }
+    node.disk.release(Step::Write);
+    assert!(began.elapsed().as_secs() <= 12, "{:?}", began.elapsed());
+    assert!(node.in_tier2(&blob));
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_acknowledgement_does_not_wait_for_a_chunk_on_its_way_to_the_disk() {
+    // P5
+    let node = Node::new();
+    let blob = Blob::of_len(4 * CHUNK);
+    node.upload(&blob, "name").await.unwrap();
+    node.tier2.ack_early();
+    node.disk.hold(Step::Write);
+    let mut leader = node.begin(&blob, "leader").await;
+    let mut follower = node.begin(&blob, "follower").await;
+    let stuck = leader.push(blob.bytes.slice(..CHUNK));
+    let told = async {
+        node.disk.somebody_waits().await;
+        let patience = async {
+            for _ in 0..10_000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            told = follower.acknowledged() => told.unwrap(),
+            () = patience => panic!("nothing is told while a chunk is on its way"),
+        }
+        node.disk.release(Step::Write);
+    };
+    let (pushed, ()) = tokio::join!(stuck, told);
+    pushed.unwrap();
+    drop((leader, follower));
+    node.settles().await;
+}

@@ -245,3 +245,23 @@ async fn a_blob_that_came_another_way_is_complete() {
     assert_eq!(node.status(&blob, "name").await, (blob.digest.size_bytes(), true));
     node.settles().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_loses_its_place_and_can_resume() {
+    // P8, P10
+    let node = Node::new();
+    let blob = Blob::of_len(3 * CHUNK);
+    let mut upload = node.begin(&blob, "name").await;
+    push_all(&mut upload, &blob, 0..CHUNK).await;
+    let began = Instant::now();
+    let error = upload.acknowledged().await.unwrap_err();
+    assert!(matches!(error, CallError::Quiet), "{error}");
+    assert_eq!(began.elapsed().as_secs(), 60);
+    drop(upload);
+    assert_eq!(node.writes.0.open.available_permits(), UPLOADS_MAX);
+    let mut upload = node.resume(&blob, "name", CHUNK as u64).await.unwrap();
+    push_all(&mut upload, &blob, CHUNK..3 * CHUNK).await;
+    upload.finish().await.unwrap();
+    assert!(node.in_tier2(&blob));
+    node.settles().await;
+}

@@ -215,3 +215,23 @@ async fn scopes_share_nothing() {
     assert_eq!(node.tier2.count("write"), 2);
     assert!(node.tier1.lookup(&elsewhere.blob(&blob.digest)).is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_lead_any_more_does_not_wait_for_one_that_says_nothing() {
+    // P10
+    let node = Node::without_files();
+    let blob = Blob::of_len(20 * CHUNK);
+    let mut first = node.begin(&blob, "first").await;
+    push_all(&mut first, &blob, 0..10 * CHUNK).await;
+    let mut second = node.begin(&blob, "second").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    push_all(&mut second, &blob, 0..CHUNK).await;
+    node.tier2.arrived("write", 2).await;
+    let silent = node.begin(&blob, "silent").await;
+    drop(second);
+    let told = tokio::time::timeout(Duration::from_secs(1), first.acknowledged()).await;
+    let error = told.expect("an answer").unwrap_err();
+    assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
+    drop((first, silent));
+    node.settles().await;
+}
