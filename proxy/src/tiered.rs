@@ -38,8 +38,9 @@ mod writes;
 
 use std::sync::Arc;
 
-use crate::call::InstanceName;
-use crate::tier2::{Offers, Tier2};
+use crate::call::{Call, InstanceName};
+use crate::digest::ActionDigest;
+use crate::tier2::{Offers, RawActionResult, Tier2, Tier2Error};
 
 pub use self::bad::BadBlobs;
 pub use self::error::CallError;
@@ -65,6 +66,22 @@ impl Tiered {
     /// Puts the two sides together. Both are over `tier2`.
     pub fn new(reads: Reads, writes: Writes, tier2: Arc<dyn Tier2>) -> Tiered {
         Tiered { reads, writes, tier2 }
+    }
+
+    /// Reads an action result as [`Writes::action`], and counts it among the hits or the misses.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn action(&self, call: &Call, key: &ActionDigest) -> Result<RawActionResult, CallError> {
+        let found = self.writes.action(call, key).await;
+        match &found {
+            Ok(_) => self.reads.0.metrics.hits.with_label_values(&["2", "ac"]).inc(),
+            Err(CallError::Tier2(Tier2Error::NotFound)) => {
+                self.reads.0.metrics.misses.with_label_values(&["ac"]).inc();
+            }
+            Err(_failed) => {}
+        }
+        found
     }
 
     /// What Tier 2 allows for `instance`, as far as it is known. Asks nobody.

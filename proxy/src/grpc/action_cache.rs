@@ -29,7 +29,6 @@ pub(super) async fn get(
     let action = digests::action(function, request.action_digest.as_ref())?;
     let RawActionResult(encoded) = services
         .tiered
-        .writes
         .action(&call, &action)
         .await
         .map_err(|error| status_of(&error, action))?;
