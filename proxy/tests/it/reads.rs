@@ -117,6 +117,26 @@ async fn a_read_goes_on_at_the_same_byte_when_tier_2_breaks_midway_and_comes_bac
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_does_not_wait_for_tier_2_to_end_its_stream_and_tier_2_sees_no_reset() {
+    let site = Harness::new().start().await;
+    let blob = noise(MIB, 8);
+    let digest = site.mock.put_blob("", blob.clone());
+    let status = site.mock.hold(Match::read(&digest), After::End);
+    assert!(site.client().read(&digest).await.unwrap() == blob);
+    status.reached().await;
+    assert_eq!(
+        site.mock.calls().method(method::READ).first().unwrap().outcome,
+        Outcome::Open
+    );
+    status.release();
+    site.mock.finished(Match::read(&digest), 1).await;
+    assert_eq!(
+        site.mock.calls().method(method::READ).first().unwrap().outcome,
+        Outcome::Ok
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn offset_and_limit_work_on_a_cold_blob_and_on_a_warm_one() {
     // BS-READ-05, BS-READ-06, BS-READ-09
     let site = Harness::new().start().await;
