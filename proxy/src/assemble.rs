@@ -145,8 +145,14 @@ impl Node {
 fn follow(tasks: &TaskGroup, mut readiness: Readiness, health: crate::grpc::Health) {
     let stop = tasks.stopping();
     let follow = async move {
+        let mut told = None;
         loop {
-            health.set_serving(readiness.now().is_ok()).await;
+            let serving = readiness.now().is_ok();
+            // Every word goes out to whoever watches, and probes stir the readiness several times a second.
+            if told != Some(serving) {
+                health.set_serving(serving).await;
+                told = Some(serving);
+            }
             readiness.changed().await;
         }
     };

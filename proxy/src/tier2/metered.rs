@@ -15,7 +15,7 @@ use crate::call::{Call, InstanceName};
 use crate::digest::{ActionDigest, Digest};
 use crate::metrics::Tier2Metrics;
 
-/// Records every call in [`Tier2Metrics`]. A read counts when its stream ends; one that is dropped before counts as
+/// Records every call in [`Tier2Metrics`]. A read counts when its last byte is here; one that is dropped before counts as
 /// `aborted`. A batch counts once, under the first error in it that is not an absence.
 ///
 /// Wrap it around what talks to Tier 2 and below what splits batches, so that calls are counted as Tier 2 sees them.
@@ -102,6 +102,7 @@ fn outcome(error: &Tier2Error) -> &'static str {
 struct MeteredRead {
     stream: BlobStream,
     started: Started,
+    rest_bytes: u64,
 }
 
 impl Stream for MeteredRead {
@@ -110,7 +111,15 @@ impl Stream for MeteredRead {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.stream.poll_next_unpin(cx);
         match &next {
-            Poll::Ready(Some(Ok(chunk))) => self.started.metrics.read_bytes.inc_by(chunk.len() as u64),
+            Poll::Ready(Some(Ok(chunk))) => {
+                let len = chunk.len() as u64;
+                self.started.metrics.read_bytes.inc_by(len);
+                self.rest_bytes = self.rest_bytes.saturating_sub(len);
+                // Whoever has all bytes has no reason to ask on.
+                if self.rest_bytes == 0 {
+                    self.started.count("ok");
+                }
+            }
             Poll::Ready(Some(Err(error))) => self.started.count(outcome(error)),
             Poll::Ready(None) => self.started.count("ok"),
             Poll::Pending => {}
@@ -126,7 +135,11 @@ impl<T: Tier2> Tier2 for Metered<T> {
         match self.inner.read(call, digest, range).await {
             Ok(stream) => {
                 started.answered();
-                Ok(Box::pin(MeteredRead { stream, started }))
+                Ok(Box::pin(MeteredRead {
+                    stream,
+                    started,
+                    rest_bytes: range.len(),
+                }))
             }
             Err(error) => started.end(Err(error)),
         }

@@ -16,10 +16,14 @@ use super::{MESSAGE_BYTES_MAX, Remote, names, within};
 use crate::blob::{ByteRange, DigestMismatch};
 use crate::call::Call;
 use crate::digest::Digest;
+use crate::task::TaskGroup;
 use crate::tier2::{BlobStream, Tier2Error};
 
 /// Stall limits that a read may last on messages without bytes: they say "still alive", but not for ever.
 const ALIVE_ONLY_STALLS: u32 = 6;
+
+/// How long Tier 2 may take to end a read whose bytes are all here, before it is reset.
+const END_GRACE: Duration = Duration::from_secs(1);
 
 /// Opens a read and waits for its first bytes.
 pub(super) async fn open(
@@ -45,7 +49,8 @@ pub(super) async fn open(
         .await?
         .map_err(|status| absent(tier2_error(status, call)))?;
     let mut reading = Reading {
-        incoming,
+        incoming: Some(incoming),
+        tasks: remote.tasks.clone(),
         call: call.clone(),
         digest: *digest,
         rest: range,
@@ -120,7 +125,9 @@ impl Incoming {
 
 /// Counts what comes against what was asked for.
 struct Reading {
-    incoming: Incoming,
+    /// There until its end was seen.
+    incoming: Option<Incoming>,
+    tasks: TaskGroup,
     call: Call,
     digest: Digest,
     rest: ByteRange,
@@ -129,9 +136,15 @@ struct Reading {
 impl Reading {
     /// The next chunk, or the end: which comes after exactly the bytes that were asked for.
     async fn next(&mut self) -> Result<Option<Bytes>, Tier2Error> {
-        let next = within(self.call.deadline, self.incoming.next()).await?;
+        let Some(incoming) = &mut self.incoming else {
+            return Ok(None);
+        };
+        let next = within(self.call.deadline, incoming.next()).await?;
         match next.map_err(|status| absent(tier2_error(status, &self.call)))? {
-            None if self.rest.is_empty() => Ok(None),
+            None if self.rest.is_empty() => {
+                self.incoming = None;
+                Ok(None)
+            }
             next => self.check(next).map(Some),
         }
     }
@@ -144,5 +157,18 @@ impl Reading {
         }
         self.rest = self.rest.skip(chunk.len() as u64);
         Ok(chunk)
+    }
+}
+
+impl Drop for Reading {
+    /// Whoever has the last byte asks no further. A call that Tier 2 has served in full is not to look like one that was
+    /// given up: some servers and proxies count resets, and close connections for them.
+    fn drop(&mut self) {
+        if self.rest.is_empty()
+            && let Some(mut incoming) = self.incoming.take()
+        {
+            let end = async move { while let Ok(Some(_too_much)) = incoming.next().await {} };
+            drop(self.tasks.spawn(tokio::time::timeout(END_GRACE, end)));
+        }
     }
 }

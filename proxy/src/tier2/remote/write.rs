@@ -228,13 +228,13 @@ impl Feed<'_> {
                 if last {
                     self.last_sent_at.get_or_init(Instant::now);
                 }
-                let message = self.message(data, last);
+                let (taken, was_taken) = oneshot::channel();
+                let message = self.message(data, last.then_some(taken));
                 if self.hand_over(self.sender.send(message)).await?.is_none() {
                     return Ok(Fed::Closed);
                 }
                 if last {
-                    // There is room again once the message was taken.
-                    let taken = self.hand_over(self.sender.reserve()).await?.is_some();
+                    let taken = self.hand_over(was_taken).await?.is_some();
                     return Ok(if taken { Fed::All } else { Fed::Closed });
                 }
             }
@@ -251,11 +251,11 @@ impl Feed<'_> {
         }
     }
 
-    fn message(&mut self, data: Bytes, last: bool) -> Message {
+    fn message(&mut self, data: Bytes, last: Option<oneshot::Sender<()>>) -> Message {
         let head = WriteRequest {
             resource_name: std::mem::take(&mut self.name),
             write_offset: i64::try_from(self.offset).unwrap_or(i64::MAX),
-            finish_write: last,
+            finish_write: last.is_some(),
             data: Bytes::new(),
         };
         self.offset += data.len() as u64;
@@ -267,11 +267,13 @@ impl Feed<'_> {
 struct Message {
     head: Bytes,
     data: Bytes,
-    last: bool,
+    /// There for the last message; told when the connection takes it. The body may be gone in the same moment, so that its
+    /// end alone does not say whether all was sent.
+    last: Option<oneshot::Sender<()>>,
 }
 
 impl Message {
-    fn frame(head: &WriteRequest, data: Bytes, last: bool) -> Message {
+    fn frame(head: &WriteRequest, data: Bytes, last: Option<oneshot::Sender<()>>) -> Message {
         let mut field = BytesMut::new();
         if !data.is_empty() {
             encode_key(10, WireType::LengthDelimited, &mut field);
@@ -324,7 +326,10 @@ impl http_body::Body for Messages {
         }
         Poll::Ready(Some(match ready!(self.receiver.poll_recv(cx)) {
             Some(message) => {
-                self.complete = message.last;
+                if let Some(taken) = message.last {
+                    self.complete = true;
+                    let _nobody_waits = taken.send(());
+                }
                 self.data = message.data;
                 Ok(Frame::data(message.head))
             }
@@ -423,7 +428,7 @@ mod tests {
                 finish_write: len == 1,
                 data: Bytes::new(),
             };
-            let message = Message::frame(&expected, vec![7; len].into(), expected.finish_write);
+            let message = Message::frame(&expected, vec![7; len].into(), None);
             let framed = [&message.head[..], &message.data].concat();
             assert_eq!(framed[0], 0, "not compressed");
             let declared = u32::from_be_bytes(framed[1..5].try_into().unwrap());

@@ -1,0 +1,106 @@
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mock_upstream::{After, Digest, Match, method};
+use prost::Message as _;
+use proto::reapi;
+use tonic::Code;
+
+use crate::client::code;
+use crate::harness::{Harness, is_pending, noise};
+
+/// Field 1000 as a varint: a later version of the protocol may mean something by it.
+const FROM_THE_FUTURE: [u8; 3] = [0xc0, 0x3e, 0x2a];
+
+fn result_with(stdout: &Digest) -> Bytes {
+    let result = reapi::ActionResult {
+        exit_code: 0,
+        stdout_digest: Some(stdout.to_wire()),
+        ..Default::default()
+    };
+    [result.encode_to_vec(), FROM_THE_FUTURE.to_vec()].concat().into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_passes_both_ways_byte_for_byte() {
+    // R7
+    let site = Harness::new().start().await;
+    let client = site.client();
+    let action = Digest::of(b"action");
+    let stdout = site.mock.put_blob("", "said");
+    let result = result_with(&stdout);
+    assert_eq!(client.put_action(&action, &result).await.unwrap(), result);
+    assert_eq!(site.mock.action("", &action), Some(result.clone()));
+    assert_eq!(client.action(&action).await.unwrap(), result);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inlining_adds_what_was_asked_for_and_changes_nothing_else() {
+    // AC-GET-16
+    let site = Harness::new().start().await;
+    let (action, stdout) = (Digest::of(b"action"), site.mock.put_blob("", "said"));
+    let stored = result_with(&stdout);
+    site.mock.put_action("", &action, stored.clone());
+    let inlined = site.client().action_inlined(&action, true).await.unwrap();
+    let parsed = reapi::ActionResult::decode(inlined.clone()).unwrap();
+    assert_eq!(parsed.stdout_raw, "said");
+    assert_eq!(parsed.stdout_digest, Some(stdout.to_wire()));
+    assert!(
+        inlined.windows(3).any(|window| window == FROM_THE_FUTURE),
+        "the unknown field is still there"
+    );
+    assert_eq!(site.mock.action("", &action), Some(stored), "a copy was edited");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_is_asked_of_tier_2_every_time() {
+    // P2: another node may have written a newer one.
+    let site = Harness::new().start().await;
+    let client = site.client();
+    let action = Digest::of(b"action");
+    assert_eq!(code(client.action(&action).await), Code::NotFound);
+    for text in ["one", "two"] {
+        let result = result_with(&Digest::of(text.as_bytes()));
+        site.mock.put_action("", &action, result.clone());
+        assert_eq!(client.action(&action).await.unwrap(), result);
+    }
+    site.mock.evict_action("", &action);
+    assert_eq!(code(client.action(&action).await), Code::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_result_waits_for_the_uploads_that_it_names() {
+    // P1, R16
+    let site = Harness::new().start().await;
+    let blob = noise(300_000, 1);
+    let (stdout, action) = (Digest::of(&blob), Digest::of(b"action"));
+    let commit = site.mock.hold(Match::write(&stdout), After::End);
+    let (uploader, updater) = (site.client(), site.client());
+    let mut upload = pin!(uploader.write(&blob));
+    assert!(is_pending(&mut upload, Duration::from_secs(1)).await);
+    let result = result_with(&stdout);
+    let mut update = pin!(updater.put_action(&action, &result));
+    assert!(is_pending(&mut update, Duration::from_secs(5)).await);
+    assert!(site.mock.calls().method(method::UPDATE_ACTION).is_empty());
+    commit.release();
+    let (upload, update) = tokio::join!(upload, update);
+    upload.unwrap();
+    update.unwrap();
+    assert_eq!(site.mock.action("", &action), Some(result.clone()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_tier_2_says_of_an_action_result_is_passed_on() {
+    let site = Harness::new().start().await;
+    let client = site.client();
+    let action = Digest::of(b"action");
+    let result = result_with(&Digest::of(b"out"));
+    for refusal in [Code::Internal, Code::ResourceExhausted] {
+        site.mock.fail(Match::method(method::UPDATE_ACTION), refusal, 1);
+        site.mock.fail(Match::method(method::GET_ACTION), refusal, 1);
+        assert_eq!(code(client.put_action(&action, &result).await), refusal);
+        assert_eq!(code(client.action(&action).await), refusal);
+        assert_eq!(code(client.action(&action).await), Code::NotFound);
+    }
+}

@@ -1,0 +1,19 @@
+//! Whole nodes: over in-memory pipes with a mock as Tier 2, and as processes.
+
+mod actions;
+mod bad_blobs;
+mod batches;
+mod capabilities;
+mod client;
+mod conformance_suite;
+mod harness;
+mod metrics;
+mod outage;
+mod presence;
+mod process;
+mod readiness;
+mod reads;
+mod restart;
+mod scopes;
+mod trees;
+mod uploads;

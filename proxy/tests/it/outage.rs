@@ -1,0 +1,123 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use mock_upstream::{After, Digest, Match, method};
+use prost::Message as _;
+use proto::reapi;
+use tonic::Code;
+
+use crate::client::code;
+use crate::harness::{Harness, MIB, noise};
+
+fn some_result() -> Bytes {
+    let result = reapi::ActionResult {
+        exit_code: 3,
+        ..Default::default()
+    };
+    result.encode_to_vec().into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_tier_2_is_down_nothing_is_acknowledged_or_missing_and_afterwards_nothing_is_remembered() {
+    // P1, P5, P6
+    let site = Harness::new().start().await;
+    let client = site.client();
+    let (small, large) = (noise(1000, 1), noise(MIB, 2));
+    let digests = [Digest::of(&small), Digest::of(&large)];
+    let action = Digest::of(b"an action");
+    site.mock.suspend().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(code(client.write(&large).await), Code::Unavailable);
+        let batch = client.batch_write(std::slice::from_ref(&small)).await.unwrap();
+        assert_eq!(batch, [Code::Unavailable]);
+        let update = client.put_action(&action, &some_result()).await;
+        assert_eq!(code(update), Code::Unavailable);
+        assert_eq!(code(client.missing(&digests).await), Code::Unavailable);
+        assert_eq!(code(client.action(&action).await), Code::Unavailable);
+        assert_eq!(code(client.read(&digests[1]).await), Code::Unavailable);
+        let batch = client.batch_read(&digests[..1]).await.unwrap();
+        let status = batch[0].status.clone().unwrap_or_default();
+        assert_eq!(Code::from(status.code), Code::Unavailable);
+        assert_eq!(code(client.tree(&digests[0]).await), Code::Unavailable);
+    }
+    site.landed().await;
+    assert_eq!(site.kept(), 0);
+    // Not even what was kept for the client to go on with.
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(site.node.metrics.tier1.staged_bytes.get(), 0);
+
+    site.mock.resume().await.unwrap();
+    assert_eq!(client.missing(&digests).await.unwrap(), digests);
+    assert_eq!(code(client.read(&digests[1]).await), Code::NotFound);
+    assert_eq!(code(client.action(&action).await), Code::NotFound);
+    assert_eq!(client.write(&large).await.unwrap(), MIB as u64);
+    assert_eq!(client.batch_write(&[small]).await.unwrap(), [Code::Ok]);
+    client.put_action(&action, &some_result()).await.unwrap();
+    assert_eq!(client.missing(&digests).await.unwrap(), []);
+    assert_eq!(client.action(&action).await.unwrap(), some_result());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_tier_2_leaves_midway_fails_and_is_not_kept() {
+    // P1
+    let site = Harness::new().start().await;
+    let blob = noise(2 * MIB, 3);
+    let digest = Digest::of(&blob);
+    for after in [After::Bytes(MIB as u64), After::End] {
+        let gate = site.mock.hold(Match::write(&digest), after);
+        let client = site.client();
+        let cut = async {
+            gate.reached().await;
+            site.mock.suspend().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(client.write(&blob), cut);
+        assert_eq!(code(answer), Code::Unavailable, "{after:?}");
+        site.mock.resume().await.unwrap();
+        assert_eq!(client.missing(&[digest]).await.unwrap(), [digest]);
+        site.landed().await;
+        assert_eq!(site.kept(), 0);
+    }
+    assert_eq!(code(site.client().write(&blob).await), Code::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_no_tier_2_is_answered_while_it_is_down() {
+    let site = Harness::new().start().await;
+    let blob = noise(1000, 4);
+    let digest = site.mock.put_blob("", blob.clone());
+    let client = site.client();
+    client.read(&digest).await.unwrap();
+    site.landed().await;
+    site.mock.suspend().await.unwrap();
+    let empty = Digest::of(b"");
+    assert_eq!(client.missing(&[empty]).await.unwrap(), []);
+    assert_eq!(client.missing(&[]).await.unwrap(), []);
+    assert_eq!(client.read(&empty).await.unwrap(), Bytes::new());
+    assert_eq!(client.write(&Bytes::new()).await.unwrap(), 0);
+    assert_eq!(client.batch_write(&[Bytes::new()]).await.unwrap(), [Code::Ok]);
+    assert!(client.read(&digest).await.unwrap() == blob, "tier 1's bytes");
+    let malformed = client.write_parts(crate::client::parts("uploads/u/blobs/x", 0, &blob));
+    assert_eq!(code(malformed.await), Code::InvalidArgument);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_2_that_hangs_is_an_error_within_the_first_byte_time() {
+    // R14
+    let site = Harness::new().start().await;
+    let gate = site.mock.hold(Match::any(), After::Start);
+    let client = site.client();
+    let digest = Digest::of(b"content");
+    for _ in 0..2 {
+        let asked = tokio::time::Instant::now();
+        assert_eq!(code(client.missing(&[digest]).await), Code::Unavailable);
+        assert_eq!(code(client.action(&digest).await), Code::Unavailable);
+        assert!(
+            asked.elapsed() <= Duration::from_secs(21),
+            "{:?}",
+            asked.elapsed()
+        );
+    }
+    gate.release();
+    assert_eq!(client.missing(&[digest]).await.unwrap(), [digest]);
+    assert!(!site.mock.calls().method(method::FIND_MISSING).is_empty());
+}
