@@ -26,6 +26,8 @@ pub struct MemoryTier2 {
     write_gate: watch::Sender<u64>,
     calls: watch::Sender<u64>,
     chunk_bytes: usize,
+    /// Held by each stream.
+    streams: Arc<()>,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +79,7 @@ impl MemoryTier2 {
             write_gate: watch::channel(u64::MAX).0,
             calls: watch::channel(0).0,
             chunk_bytes,
+            streams: Arc::default(),
         }
     }
 
@@ -146,6 +149,11 @@ impl MemoryTier2 {
             .count()
     }
 
+    /// Streams of reads that nobody has dropped.
+    pub fn open_streams(&self) -> usize {
+        Arc::strong_count(&self.streams) - 1
+    }
+
     /// Waits until `count` calls of a method have arrived.
     pub async fn arrived(&self, method: &str, count: usize) {
         let mut calls = self.calls.subscribe();
@@ -197,7 +205,9 @@ impl Tier2 for Arc<MemoryTier2> {
         pass(&mut gate, range.start()).await;
         let this = self.clone();
         let chunk_bytes = self.chunk_bytes as u64;
+        let open = self.streams.clone();
         let stream = futures::stream::unfold((range, gate), move |(rest, mut gate)| {
+            let _open = &open;
             let (this, bytes, plan) = (this.clone(), bytes.clone(), plan.clone());
             async move {
                 if rest.is_empty() {

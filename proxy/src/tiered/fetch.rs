@@ -78,6 +78,11 @@ impl Fetch {
         Ok(None)
     }
 
+    /// Lets the stream go. The next bytes come from another one.
+    pub(super) fn suspend(&mut self) {
+        self.stream = None;
+    }
+
     async fn step(&mut self) -> Result<Bytes, Tier2Error> {
         let stream = match &mut self.stream {
             Some(stream) => stream,

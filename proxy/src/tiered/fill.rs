@@ -27,6 +27,10 @@ const HUNGRY_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the disk may take for what is left when the last byte has come. Nobody waits then.
 const LANDING_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a stream from Tier 2 is held open for readers that take nothing. It takes room on a connection that others use;
+/// another one goes on at its byte.
+const READERS_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long a fetch goes on without a reader when it is not worth finishing.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -123,13 +127,13 @@ impl Fill {
                 return self.mend(before, &mismatch).await;
             }
             if verifier.remaining_bytes() > 0 {
-                self.make_room(piece.len(), &mut patience).await;
+                self.make_room(piece.len(), &mut patience, &mut fetch).await;
                 self.flight.change(|state| state.release(piece, before));
                 continue;
             }
             return match verifier.finish() {
                 Ok(proof) => {
-                    self.make_room(piece.len(), &mut patience).await;
+                    self.make_room(piece.len(), &mut patience, &mut fetch).await;
                     self.flight.change(|state| state.release(piece, before));
                     Flown::Landed(proof)
                 }
@@ -154,8 +158,9 @@ impl Fill {
         )
     }
 
-    /// Waits until the next piece fits into memory: for the disk within its patience, for readers as long as they take.
-    async fn make_room(&self, len: usize, patience: &mut Patience) {
+    /// Waits until the next piece fits into memory: for the disk within its patience, for readers as long as they take. The
+    /// stream from Tier 2 does not wait with them for long.
+    async fn make_room(&self, len: usize, patience: &mut Patience, fetch: &mut Fetch) {
         loop {
             let hungry = match self.flight.change_quietly(|state| state.make_room(len)) {
                 Room::Ready => return,
@@ -172,7 +177,11 @@ impl Fill {
                 (now != hungry).then_some(())
             });
             let Some(hungry) = hungry else {
-                waited.await;
+                let mut waited = pin!(waited);
+                if timeout(READERS_PATIENCE, &mut waited).await.is_err() {
+                    fetch.suspend();
+                    waited.await;
+                }
                 continue;
             };
             if !patience.wait(hungry, waited).await {

@@ -566,3 +566,26 @@ async fn a_bad_blob_is_absent_for_a_read_of_no_bytes_too() {
     let error = harness.read_part(&digest, 5, None).await.unwrap_err();
     assert!(matches!(error, CallError::BadBlob), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_take_nothing_hold_no_stream_of_tier_2() {
+    // P10
+    let harness = Harness::without_disk().await;
+    let bytes = noise(24 * MIB);
+    let digest = harness.plant(bytes.clone());
+    let mut stalled = harness.open(&digest).await.unwrap();
+    let mut had = take(&mut stalled, 1).await.to_vec();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(harness.tier2.open_streams(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(harness.tier2.open_streams(), 0);
+    had.extend_from_slice(&stalled.collect().await.unwrap());
+    assert!(had == bytes);
+    let log = harness.tier2.log();
+    assert_eq!(log.len(), 2);
+    assert!(
+        (7 * MIB..10 * MIB).contains(&log[1].from_byte),
+        "{}",
+        log[1].from_byte
+    );
+}
