@@ -9,6 +9,7 @@ use http_body::Frame;
 use tonic::{Code, Status};
 
 use super::chunk::Chunk;
+use super::listener::{handed_on, taken};
 use super::panics::caught;
 use super::read_body::ReadBody;
 
@@ -79,7 +80,17 @@ impl http_body::Body for Body {
             }
             Body::Message(_) | Body::Read(_) | Body::Stream(_) => {}
         }
-        let status = match ready!(caught(|| self.poll_message(cx))) {
+        let message = match caught(|| self.poll_message(cx)) {
+            Poll::Ready(message) => {
+                handed_on();
+                message
+            }
+            Poll::Pending => {
+                taken();
+                return Poll::Pending;
+            }
+        };
+        let status = match message {
             Some(Ok(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
             Some(Err(status)) => status,
             None => Status::ok(""),

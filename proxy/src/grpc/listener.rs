@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use self::calls::Calls;
-pub(super) use self::calls::reset_after;
+pub(super) use self::calls::{handed_on, reset_after, taken};
 use self::preface::Prefaced;
 use crate::task::TaskGroup;
 use crate::tier2::BoxError;

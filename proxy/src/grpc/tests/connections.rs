@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::{join_all, poll_immediate};
-use proto::bytestream::ReadRequest;
 use proto::bytestream::byte_stream_client::ByteStreamClient;
+use proto::bytestream::{ReadRequest, WriteRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -98,6 +99,68 @@ async fn a_reader_that_does_not_read_is_cut_off_after_its_deadline() {
     let begun = Instant::now();
     assert!(node.server.drain(GRACE).await.is_clean());
     assert!(begun.elapsed() < GRACE / 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_without_a_deadline_that_does_not_read_is_cut_off_in_the_end() {
+    // P10
+    let node = Node::new().await;
+    let digest = node.plant(&[7; 8 << 20]);
+    let mut client = node.byte_stream().await;
+    let mut unread = client.read(request(&digest)).await.unwrap().into_inner();
+    let in_flight = node
+        .metrics
+        .calls
+        .in_flight
+        .with_label_values(&["ByteStream/Read"]);
+    tokio::time::sleep(Duration::from_secs(299)).await;
+    assert_eq!(in_flight.get(), 1, "it has its time");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(in_flight.get(), 0);
+    let end = loop {
+        match unread.message().await {
+            Ok(Some(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "a stream that was cut must not look whole");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_waits_for_tier_2_is_not_taken_for_one_that_does_not_read() {
+    let node = Node::new().await;
+    let (_client, mut stream) = held_read(&node).await;
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(message) = stream.message().await? {
+            bytes += message.data.len();
+        }
+        Ok::<_, tonic::Status>(bytes)
+    };
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(900)).await;
+        node.tier2.hold_reads_at(u64::MAX);
+    };
+    let (rest, ()) = tokio::join!(rest, release);
+    assert!(rest.unwrap() > 512 * 1024);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_uploader_without_a_deadline_leaves_its_place_in_the_end() {
+    // P8, P10
+    let node = Node::new().await;
+    let digest = Digest::of(crate::digest::Function::Sha256, b"hello");
+    let first = WriteRequest {
+        resource_name: write_name(&digest),
+        data: b"hel"[..].into(),
+        ..Default::default()
+    };
+    let mut client = node.byte_stream().await;
+    let silent = futures::stream::iter([first]).chain(futures::stream::pending());
+    let begun = Instant::now();
+    assert_eq!(code(client.write(silent).await), Code::DeadlineExceeded);
+    assert_eq!(begun.elapsed().as_secs(), 60);
+    assert_eq!(node.metrics.uploads.open.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
