@@ -15,5 +15,6 @@ mod readiness;
 mod reads;
 mod restart;
 mod scopes;
+mod storm;
 mod trees;
 mod uploads;

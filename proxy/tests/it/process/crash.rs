@@ -1,4 +1,6 @@
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use mock_upstream::{After, Digest, Match, method};
 use tonic::Code;
 
@@ -120,6 +122,43 @@ async fn a_node_that_was_killed_over_another_server_serves_from_tier_1_what_it_h
     }
     let asked = mock.calls().since(mark);
     assert!(asked.clone().method(method::READ).is_empty() && asked.method(method::BATCH_READ).is_empty());
+    check(&node, &before).await;
+}
+
+#[tokio::test]
+async fn a_kill_amid_many_writes_loses_none_that_was_acknowledged() {
+    // P1, P9: killed at the moment in which so many had been acknowledged.
+    let binary = Binary::new();
+    let mut acknowledged = Vec::new();
+    for (round, acks) in [1, 5, 17, 30].into_iter().enumerate() {
+        let mut node = binary.start().await;
+        let client = node.client().await;
+        let blobs: Vec<Bytes> = (0..40)
+            .map(|number: usize| noise(20_000 + number * 7000, (1000 * round + number) as u64))
+            .collect();
+        let mut writes: FuturesUnordered<_> = blobs
+            .iter()
+            .map(async |blob| client.write(blob).await.map(|_size| blob.clone()))
+            .collect();
+        for _ in 0..acks {
+            acknowledged.push(writes.next().await.unwrap().unwrap());
+        }
+        node.kill().await;
+        // Some were acknowledged in the meantime.
+        acknowledged.extend(
+            writes
+                .filter_map(async |write| write.ok())
+                .collect::<Vec<_>>()
+                .await,
+        );
+    }
+    let mut node = binary.start().await;
+    node.logged("tier 1 is loaded").await;
+    assert_no_leftovers(&binary);
+    let before = Before {
+        acknowledged,
+        open: Vec::new(),
+    };
     check(&node, &before).await;
 }
 
