@@ -61,7 +61,7 @@ async fn one_wrong_transfer_is_mended_unseen() {
     let mend = async {
         gate.reached().await;
         site.mock.plant("", &digest, blob.clone());
-        // The call that is held has the wrong bytes in its hands or not yet; either way it is told the right ones or fails.
+        // The call that is held has not looked for its blob yet.
         gate.release();
     };
     let client = site.client();

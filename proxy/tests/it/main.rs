@@ -1,5 +1,10 @@
 //! Whole nodes: over in-memory pipes with a mock as Tier 2, and as processes.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy sees a test in the #[test] function, but not in the helpers beside it"
+)]
+
 mod actions;
 mod bad_blobs;
 mod batches;

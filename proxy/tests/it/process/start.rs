@@ -108,10 +108,15 @@ async fn the_directory_of_an_embedded_tier_2_belongs_to_one_node() {
 }
 
 #[tokio::test]
-async fn the_addresses_of_this_file_reach_a_node_of_their_own() {
-    let (one, two) = (Binary::new(), Binary::new());
-    assert_ne!(one.address, two.address);
-    let node = one.start().await;
-    assert!(node.grpc.starts_with(&one.address) && node.http.starts_with(&one.address));
+async fn port_0_takes_free_ports_and_the_line_tells_which() {
+    let binary = Binary::new();
+    let node = binary.start().await;
+    for address in [&node.grpc, &node.http] {
+        assert!(
+            address.starts_with(&binary.address) && !address.ends_with(":0"),
+            "{address}"
+        );
+        TcpStream::connect(address).await.unwrap();
+    }
     assert_ne!(node.grpc, node.http);
 }
