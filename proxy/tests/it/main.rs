@@ -1,5 +1,10 @@
 //! Whole nodes: over in-memory pipes with a mock as Tier 2, and as processes.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail tests, as the tests themselves do"
+)]
+
 mod actions;
 mod bad_blobs;
 mod batches;
