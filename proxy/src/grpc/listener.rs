@@ -2,6 +2,7 @@
 //! node needs. Takes any byte stream, so that a whole node runs over pipes in tests, and TLS goes in front of it.
 
 mod calls;
+mod linger;
 mod preface;
 
 use std::convert::Infallible;
@@ -25,6 +26,7 @@ use tower::Service;
 
 use self::calls::Calls;
 pub(super) use self::calls::{handed_on, reset_after, taken};
+use self::linger::Lingering;
 use self::preface::Prefaced;
 use crate::task::TaskGroup;
 use crate::tier2::BoxError;
@@ -56,7 +58,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// others; after it the keep-alive watches.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a drain waits for a connection on which nothing was ever called: for the GOAWAY to be read.
+/// How long a drain waits for a connection on which nothing was ever called: for the GOAWAY to be read. Also for the client
+/// to close one whose calls have ended.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Pause after a failed accept. Out of file descriptors, an immediate retry would only spin.
@@ -201,6 +204,14 @@ where
         let http2 = http2(&self.options, calls.clone());
         let io = Prefaced::new(io);
         let speaks = io.came();
+        let (made, goaway, over) = (
+            calls.clone(),
+            self.shared.goaway.clone(),
+            self.shared.over.clone(),
+        );
+        // Once the grace period is over nobody is waited for.
+        let drained = move || made.were_made() && goaway.is_cancelled() && !over.is_cancelled();
+        let io = Lingering::new(io, self.shared.connections.clone(), drained);
         let mut connection = pin!(http2.serve_connection(TokioIo::new(io), service));
         let silent = async {
             sleep(PREFACE_TIMEOUT).await;
