@@ -261,9 +261,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Ended> {
     tracing::info!(grpc = %addresses.0, http = %addresses.1, "listening");
     let stop = node.running.stop_edge.clone();
     let edge = async { node.server.serve(listener, stop).await.cut };
-    let ended = life::run(node.running, edge, &mut signals, config.shutdown.grace).await;
-    tracing::info!(clean = ended == Ended::Clean, how = %ended, "stopped");
-    Ok(ended)
+    Ok(life::run(node.running, edge, &mut signals, config.shutdown.grace).await)
 }
 
 async fn bind(address: SocketAddr, field: &'static str) -> anyhow::Result<TcpListener> {

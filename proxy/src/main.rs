@@ -1,10 +1,15 @@
 //! Starts the library: reads the command line, the configuration and the signals, and turns the end into an exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use gorego::cli::{self, Command};
 use gorego::config::{Config, ConfigErrors};
+use gorego::life::Ended;
 use gorego::{assemble, logs};
+
+/// For tasks that are dropped at the end: none of them has a word after the last line of the log.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// The node could not start.
 const CANNOT_START: u8 = 1;
@@ -38,7 +43,10 @@ fn serve(config: Config) -> ExitCode {
         .and_then(|runtime| {
             let ended = runtime.block_on(assemble::serve(config));
             // Whoever is still at work was given its time; a stuck disk must not hold the exit.
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(LAST_WORDS);
+            if let Ok(ended) = &ended {
+                tracing::info!(clean = *ended == Ended::Clean, how = %ended, "stopped");
+            }
             ended
         });
     match ended {
