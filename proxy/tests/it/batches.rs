@@ -5,7 +5,7 @@ use mock_upstream::{Digest, method};
 use tonic::Code;
 
 use crate::client::Client;
-use crate::harness::{Harness, MIB, noise};
+use crate::harness::{Harness, MIB, idle, noise};
 
 async fn answers(client: &Client, digests: &[Digest]) -> Vec<Result<Bytes, Code>> {
     let answers = client.batch_read(digests).await.unwrap();
@@ -66,12 +66,9 @@ async fn a_batch_is_cut_to_what_tier_2_takes() {
         .start()
         .await;
     let client = site.client();
-    client
-        .missing(&[Digest::of(b"so that its limits are heard")])
-        .await
-        .unwrap();
+    // The first question makes the node ask for Tier 2's limits.
     client.capabilities().await.unwrap();
-    crate::harness::idle().await;
+    idle().await;
     let blobs: Vec<Bytes> = (0..10).map(|seed| noise(30_000, seed)).collect();
     assert_eq!(client.batch_write(&blobs).await.unwrap(), [Code::Ok; 10]);
     let digests: Vec<Digest> = blobs.iter().map(|blob| Digest::of(blob)).collect();
