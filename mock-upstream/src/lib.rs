@@ -6,7 +6,8 @@
 //! - [`Mock::hold`]: gates, that hold a call at its start, after some bytes, or before its end.
 //! - [`Mock::suspend`], [`Mock::resume`]: sockets closed and opened again, contents kept.
 //! - [`Mock::put_blob`] and its neighbours: what is stored, to see and to change. [`Mock::plant`] stores wrong bytes.
-//! - [`Mock::fail`]: a code as the answer to the next calls.
+//! - [`Mock::add`]: a [`Rule`], that makes the mock fail its clients in one way: [`Act`]. [`Mock::preset`] has whole
+//!   characters. What they did is in [`Call::fired`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -24,18 +25,29 @@
 //! # }
 //! ```
 
+mod alter;
 mod call;
+mod connection;
 mod contents;
 mod digest;
+mod frames;
+mod gate;
 mod log;
+pub mod method;
 mod mock;
 mod name;
+mod preset;
+mod rule;
 mod rules;
+mod script;
 mod serve;
 mod service;
 
 pub use contents::Counts;
 pub use digest::{Digest, DigestError};
-pub use log::{Call, Calls, Outcome};
+pub use gate::Gate;
+pub use log::{Call, Calls, Firing, Outcome};
 pub use mock::{Builder, Mock, Settings};
-pub use rules::{After, Gate, Match, method};
+pub use preset::{Preset, UnknownPreset};
+pub use rule::{Act, After, Announce, Farewell, Match, Rule, RuleError, Rules, Until};
+pub use rules::RuleStatus;

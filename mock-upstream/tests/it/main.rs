@@ -6,6 +6,8 @@
 )]
 
 mod action_cache;
+mod answers;
+mod broken_connections;
 mod bytestream;
 mod capabilities;
 mod cas;
@@ -15,3 +17,4 @@ mod life;
 mod log;
 mod process;
 mod tree;
+mod wrong_bytes;
