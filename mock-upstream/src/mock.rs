@@ -76,6 +76,8 @@ impl Default for Settings {
 pub(crate) struct Shared {
     pub(crate) contents: Mutex<Contents>,
     pub(crate) settings: Mutex<Settings>,
+    /// What it began with.
+    first_settings: Settings,
     pub(crate) log: Log,
     pub(crate) rules: RuleSet,
 }
@@ -84,12 +86,20 @@ pub(crate) struct Shared {
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     settings: Settings,
+    rules: Vec<Rule>,
 }
 
 impl Builder {
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Builder {
         change(&mut self.settings);
+        self
+    }
+
+    /// Rules in force from the first call on.
+    #[must_use]
+    pub fn rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Builder {
+        self.rules.extend(rules);
         self
     }
 
@@ -110,11 +120,16 @@ impl Builder {
 
     /// Without a socket: reached by [`Mock::serve_stream`], [`Mock::connect`] and [`Mock::channel`].
     pub fn start(self) -> Mock {
+        let rules = RuleSet::default();
+        for rule in self.rules {
+            rules.add(rule);
+        }
         let shared = Shared {
             contents: Mutex::default(),
-            settings: Mutex::new(self.settings),
+            settings: Mutex::new(self.settings.clone()),
+            first_settings: self.settings,
             log: Log::new(),
-            rules: RuleSet::default(),
+            rules,
         };
         Mock {
             owner: Arc::new(Owner {
@@ -174,6 +189,11 @@ impl Mock {
             .server
             .address()
             .expect("this mock was started without a socket")
+    }
+
+    /// As [`Mock::addr`], if it was started with a socket.
+    pub fn listens_on(&self) -> Option<SocketAddr> {
+        self.owner.server.address()
     }
 
     /// `grpc://` and the address.
@@ -239,6 +259,20 @@ impl Mock {
     /// Changes settings while it runs.
     pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.shared().settings.lock());
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.shared().settings.lock().clone()
+    }
+
+    /// Everything as it was at the start: no rules, no contents, first settings, and a log of nothing but the calls that
+    /// are open. Gates stay, and so does a suspension.
+    pub fn reset(&self) {
+        self.heal();
+        self.clear();
+        self.clear_log();
+        let first = self.shared().first_settings.clone();
+        self.configure(|settings| *settings = first);
     }
 
     // What calls there were.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use act::{Act, Announce, Farewell};
 pub use matching::Match;
 pub use text::{RuleError, Rules};
+pub(crate) use text::{code_name, parse_digest};
 
 /// Where in a call something happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -328,7 +328,8 @@ impl Fault {
     }
 }
 
-async fn unless_cleared(cleared: &CancellationToken, time: Duration) {
+/// Waits, but not for a rule that is gone.
+pub(crate) async fn unless_cleared(cleared: &CancellationToken, time: Duration) {
     tokio::select! {
         () = cleared.cancelled() => {}
         () = tokio::time::sleep(time) => {}

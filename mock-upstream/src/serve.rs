@@ -27,6 +27,7 @@ use crate::method;
 use crate::mock::Shared;
 use crate::rule::Act;
 use crate::rules::{Fault, What};
+use crate::script::unless_cleared;
 use crate::service;
 
 /// Clients keep hundreds of calls on one connection; a limit must not become their error.
@@ -327,7 +328,7 @@ async fn greet(shared: &Shared, state: &ConnectionState) -> bool {
         shared.log.fired(fault.firing(Some(state.number)));
         match fault.act {
             Act::Hang => fault.cleared.cancelled().await,
-            Act::Delay { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Act::Delay { ms } => unless_cleared(&fault.cleared, Duration::from_millis(ms)).await,
             Act::Close => state.break_off(Break::Close),
             // Accepted before the listener was closed.
             Act::Reset | Act::Refuse => state.break_off(Break::Reset),

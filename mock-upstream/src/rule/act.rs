@@ -125,6 +125,41 @@ impl Act {
         }
     }
 
+    /// One of each kind, as mild as it comes: for whoever goes through all faults.
+    pub fn examples() -> Vec<Act> {
+        vec![
+            Act::Delay { ms: 1 },
+            Act::Hang,
+            Act::Drip {
+                bytes_per_second: 1024,
+            },
+            Act::status(Code::Unavailable),
+            Act::EntryStatus {
+                code: Code::Unavailable,
+            },
+            Act::EndEarly,
+            Act::CommittedSize { size: 1 },
+            Act::SayPresent,
+            Act::SayMissing,
+            Act::Capabilities(Announce::default()),
+            Act::ExtraBytes { count: 1 },
+            Act::FlipByte,
+            Act::OtherBlob,
+            Act::RepeatChunk,
+            Act::Drop,
+            Act::Evict,
+            Act::EvictOutputs,
+            Act::ResetStream,
+            Act::Reset,
+            Act::Close,
+            Act::GoAway {
+                streams: Farewell::Finish,
+            },
+            Act::Starve,
+            Act::Refuse,
+        ]
+    }
+
     /// As it is written in a rule.
     pub fn name(&self) -> &'static str {
         match self {

@@ -336,3 +336,65 @@ async fn a_server_that_goes_down_refuses_and_resets() {
     mock.heal();
     assert_eq!(code(client.read_blob(&digest).await), Code::Ok);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_server_is_slow_a_hung_one_hangs_and_a_forgetful_one_forgets() {
+    let mock = Mock::builder().start();
+    let digest = mock.put_blob("", vec![7; 512 * 1024]);
+    let mut client = Client::of(&mock);
+    mock.preset(Preset::Slow, 7);
+    let before = tokio::time::Instant::now();
+    client.read_blob(&digest).await.unwrap();
+    assert!(
+        (2_100..2_200).contains(&before.elapsed().as_millis()),
+        "{:?}",
+        before.elapsed()
+    );
+    assert!(mock.calls().last().unwrap().met("slow-drip"));
+
+    mock.heal();
+    mock.preset(Preset::Hung, 7);
+    let hour = Duration::from_secs(3600);
+    assert!(
+        tokio::time::timeout(hour, client.read_blob(&digest))
+            .await
+            .is_err()
+    );
+    assert!(mock.calls().last().unwrap().met("hung-hang"));
+
+    mock.heal();
+    mock.preset(Preset::Forgetful, 7);
+    let mut lost = 0;
+    for round in 0..40 {
+        let content = vec![round; 10];
+        let digest = Digest::of(&content);
+        let message = proto::bytestream::WriteRequest {
+            resource_name: digest.write_name("", "u"),
+            finish_write: true,
+            data: content.into(),
+            ..proto::bytestream::WriteRequest::default()
+        };
+        assert_eq!(client.write(vec![message]).await.unwrap(), 10);
+        lost += usize::from(mock.blob("", &digest).is_none());
+    }
+    mock.finished(Match::method(method::WRITE), 40).await;
+    let writes = mock.calls().method(method::WRITE);
+    let guilty = writes.iter().filter(|call| !call.fired.is_empty()).count();
+    assert_eq!(lost, guilty);
+    assert!((5..35).contains(&lost), "{lost}");
+}
+
+#[tokio::test]
+async fn a_tiny_message_limit_refuses_larger_messages() {
+    let builder = Mock::builder().settings(|settings| settings.max_message_bytes = 100);
+    let mock = builder.start();
+    let content = [7; 200];
+    let digest = Digest::of(&content);
+    let mut client = Client::of(&mock);
+    let large = proto::bytestream::WriteRequest {
+        resource_name: digest.write_name("", "u"),
+        data: Bytes::copy_from_slice(&content),
+        ..proto::bytestream::WriteRequest::default()
+    };
+    assert_eq!(code(client.write(vec![large]).await), Code::OutOfRange);
+}
