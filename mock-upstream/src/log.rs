@@ -1,6 +1,6 @@
 //! The log of calls, in order of arrival: what tests assert on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -234,9 +234,9 @@ pub(crate) struct Log {
 
 #[derive(Debug, Default)]
 struct Entries {
-    kept: VecDeque<Call>,
-    /// Index of the first that is kept.
-    first: u64,
+    /// By index.
+    kept: BTreeMap<u64, Call>,
+    next: u64,
 }
 
 impl Log {
@@ -265,16 +265,17 @@ impl Log {
         let index = {
             let mut calls = self.calls.lock();
             if calls.kept.len() >= CALLS_MAX {
-                calls.kept.pop_front();
-                calls.first += 1;
+                calls.kept.pop_first();
             }
-            let index = calls.next();
-            calls.kept.push_back(Call {
+            let index = calls.next;
+            calls.next += 1;
+            let call = Call {
                 peer,
                 invocation,
                 arrived_at: self.now(),
                 ..Call::blank(index, method, connection)
-            });
+            };
+            calls.kept.insert(index, call);
             index
         };
         self.changed.send_replace(());
@@ -319,36 +320,22 @@ impl Log {
     pub(crate) fn clear(&self) {
         self.firings.lock().clear();
         let mut calls = self.calls.lock();
-        while calls
-            .kept
-            .front()
-            .is_some_and(|call| call.outcome != Outcome::Open)
-        {
-            calls.kept.pop_front();
-            calls.first += 1;
-        }
+        calls.kept.retain(|_, call| call.outcome == Outcome::Open);
     }
 
     pub(crate) fn change(&self, index: u64, change: impl FnOnce(&mut Call)) {
-        {
-            let mut calls = self.calls.lock();
-            let first = calls.first;
-            let place = index
-                .checked_sub(first)
-                .and_then(|place| usize::try_from(place).ok());
-            if let Some(call) = place.and_then(|place| calls.kept.get_mut(place)) {
-                change(call);
-            }
+        if let Some(call) = self.calls.lock().kept.get_mut(&index) {
+            change(call);
         }
         self.changed.send_replace(());
     }
 
     pub(crate) fn next_index(&self) -> u64 {
-        self.calls.lock().next()
+        self.calls.lock().next
     }
 
     pub(crate) fn snapshot(&self) -> Calls {
-        self.calls.lock().kept.iter().cloned().collect()
+        self.calls.lock().kept.values().cloned().collect()
     }
 
     /// Waits until at least `count` calls satisfy both.
@@ -356,16 +343,14 @@ impl Log {
         let mut changes = self.changed.subscribe();
         let enough = || {
             let calls = self.calls.lock();
-            wanted.select(calls.kept.iter()).filter(|call| also(call)).count() >= count
+            wanted
+                .select(calls.kept.values())
+                .filter(|call| also(call))
+                .count()
+                >= count
         };
         while !enough() {
             changes.changed().await.expect("the log holds the sender");
         }
-    }
-}
-
-impl Entries {
-    fn next(&self) -> u64 {
-        self.first + self.kept.len() as u64
     }
 }
