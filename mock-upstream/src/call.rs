@@ -4,38 +4,31 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
+use parking_lot::Mutex;
+use prost::Message;
+use proto::REQUEST_METADATA_HEADER;
+use proto::reapi::RequestMetadata;
 use tonic::{Code, Status};
 
+use crate::connection::ConnectionState;
 use crate::digest::Digest;
-use crate::log::Outcome;
+use crate::log::{Call, Firing, Outcome};
 use crate::mock::Shared;
-use crate::rules::Script;
+use crate::rules::Fault;
+use crate::script::Script;
 
-/// What a connection's calls want to know about it.
-#[derive(Debug)]
-pub(crate) struct ConnectionState {
-    /// The peer is gone. Known before any of its streams hears of it.
-    pub(crate) lost: AtomicBool,
-    /// We are closing it.
-    pub(crate) stop: CancellationToken,
-}
-
-impl ConnectionState {
-    /// How calls ended that did not come to their end.
-    fn cut(&self) -> Outcome {
-        if self.stop.is_cancelled() {
-            Outcome::Suspended
-        } else if self.lost.load(Ordering::SeqCst) {
-            Outcome::ConnectionLost
-        } else {
-            Outcome::Reset
-        }
-    }
+/// Why an answer breaks off. HTTP/2 looks for the reason of its reset among the sources.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerError {
+    #[error("a rule resets this stream")]
+    Reset(#[source] h2::Error),
+    #[error("the answer broke off")]
+    Body(#[source] Status),
 }
 
 /// A handler's hold on its entry in the log. Travels in the request's extensions.
@@ -43,20 +36,35 @@ impl ConnectionState {
 pub(crate) struct CallHandle {
     shared: Arc<Shared>,
     connection: Arc<ConnectionState>,
+    fate: Arc<Fate>,
     pub(crate) index: u64,
 }
 
+/// What a script wants of the answer's frames.
+#[derive(Debug, Default)]
+struct Fate {
+    /// RST_STREAM instead of whatever comes next.
+    abort: AtomicBool,
+    /// GOAWAY once the status is out.
+    farewell: Mutex<Option<Fault>>,
+}
+
 impl CallHandle {
-    pub(crate) fn open(
+    pub(crate) fn open<B>(
         shared: Arc<Shared>,
         connection: Arc<ConnectionState>,
-        number: u64,
-        path: &str,
+        request: &http::Request<B>,
     ) -> CallHandle {
-        let index = shared.log.open(method_name(path), number);
+        let index = shared.log.open(
+            method_name(request.uri().path()),
+            connection.number,
+            connection.peer,
+            invocation(request.headers()),
+        );
         CallHandle {
             shared,
             connection,
+            fate: Arc::default(),
             index,
         }
     }
@@ -80,10 +88,61 @@ impl CallHandle {
         self.shared.log.change(self.index, |call| {
             instance.clone_into(&mut call.instance);
             call.digests = digests;
-            script = Some(self.shared.rules.script(call));
+            let planned = self.shared.rules.plan(call);
+            script = Some(Script::new(self.clone(), call, planned));
         });
         // Only an entry dropped from a full log has none.
-        script.unwrap_or_default()
+        let blank = || Call::blank(self.index, String::new(), self.connection.number);
+        script.unwrap_or_else(|| Script::new(self.clone(), &blank(), Vec::new()))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn connection(&self) -> &ConnectionState {
+        &self.connection
+    }
+
+    /// Notes that a fault took effect.
+    pub(crate) fn fired(&self, fault: &Fault, moved: u64) {
+        self.shared.log.fired(Firing {
+            rule: fault.rule,
+            name: fault.name.clone(),
+            act: fault.act.name(),
+            call: Some(self.index),
+            connection: Some(self.connection.number),
+            moved,
+            at: Duration::ZERO,
+        });
+    }
+
+    /// Likewise, for what a call may do many times.
+    pub(crate) fn fired_once(&self, fault: &Fault, moved: u64) {
+        let mut before = false;
+        self.shared.log.change(self.index, |call| {
+            before = call.fired.iter().any(|firing| firing.rule == fault.rule);
+        });
+        if !before {
+            self.fired(fault, moved);
+        }
+    }
+
+    /// Resets the stream; what is returned is for whoever waits for an answer, and is not sent.
+    pub(crate) fn abort(&self) -> Status {
+        self.end(Outcome::Broken);
+        self.fate.abort.store(true, Ordering::SeqCst);
+        Status::aborted("the mock resets this stream")
+    }
+
+    pub(crate) fn say_farewell_when_answered(&self, fault: Fault) {
+        *self.fate.farewell.lock() = Some(fault);
+    }
+
+    /// What to break off with, if the stream is to be reset.
+    fn aborted(&self) -> Option<AnswerError> {
+        let aborted = self.fate.abort.load(Ordering::SeqCst);
+        aborted.then(|| AnswerError::Reset(h2::Reason::INTERNAL_ERROR.into()))
     }
 
     pub(crate) fn received(&self, bytes: usize) {
@@ -100,9 +159,11 @@ impl CallHandle {
 
     /// Notes how it ended; the first word counts.
     pub(crate) fn end(&self, outcome: Outcome) {
+        let ended_at = self.shared.log.now();
         self.shared.log.change(self.index, |call| {
             if call.outcome == Outcome::Open {
                 call.outcome = outcome;
+                call.ended_at = Some(ended_at);
             }
         });
     }
@@ -114,7 +175,20 @@ impl CallHandle {
         } else {
             Outcome::Failed(code)
         });
+        if let Some(fault) = self.fate.farewell.lock().take() {
+            self.fired(&fault, 0);
+            self.connection.drain.cancel();
+        }
     }
+}
+
+/// `tool_invocation_id`, if the client says so.
+fn invocation(headers: &http::HeaderMap) -> String {
+    let metadata = headers.get(REQUEST_METADATA_HEADER).and_then(|value| {
+        let value = tonic::metadata::BinaryMetadataValue::try_from(value.as_bytes()).ok()?;
+        RequestMetadata::decode(value.to_bytes().ok()?).ok()
+    });
+    metadata.unwrap_or_default().tool_invocation_id
 }
 
 /// `/google.bytestream.ByteStream/Read` is `ByteStream.Read`.
@@ -130,12 +204,20 @@ fn method_name(path: &str) -> String {
 pub(crate) struct Ticket(pub(crate) CallHandle);
 
 impl Ticket {
-    pub(crate) fn answer<B>(self, response: http::Response<B>) -> http::Response<AnswerBody<B>> {
+    /// # Errors
+    /// If there is to be no answer.
+    pub(crate) fn answer<B>(
+        self,
+        response: http::Response<B>,
+    ) -> Result<http::Response<AnswerBody<B>>, AnswerError> {
+        if let Some(error) = self.0.aborted() {
+            return Err(error);
+        }
         // An error without a body has its status among the headers.
         if let Some(status) = response.headers().get("grpc-status") {
             self.0.answered(status);
         }
-        response.map(|body| AnswerBody { body, ticket: self })
+        Ok(response.map(|body| AnswerBody { body, ticket: self }))
     }
 }
 
@@ -196,10 +278,13 @@ fn cause(error: &hyper::Error, connection: &ConnectionState) -> Outcome {
     let h2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
     if h2.is_some_and(|error| error.is_reset() && error.is_remote()) {
         Outcome::Reset
-    } else if connection.stop.is_cancelled() {
-        Outcome::Suspended
     } else {
-        Outcome::ConnectionLost
+        let cut = connection.cut();
+        if cut == Outcome::Reset {
+            Outcome::ConnectionLost
+        } else {
+            cut
+        }
     }
 }
 
@@ -209,15 +294,21 @@ pub(crate) struct AnswerBody<B> {
     ticket: Ticket,
 }
 
-impl<B: Body + Unpin> Body for AnswerBody<B> {
+impl<B> Body for AnswerBody<B>
+where
+    B: Body<Error = Status> + Unpin,
+{
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = AnswerError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, AnswerError>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(error) = self.ticket.0.aborted() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if let Some(Ok(frame)) = &frame
             && let Some(status) = frame
                 .trailers_ref()
@@ -225,7 +316,7 @@ impl<B: Body + Unpin> Body for AnswerBody<B> {
         {
             self.ticket.0.answered(status);
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::Body)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -81,6 +81,18 @@ impl Contents {
         stored.map_or_else(Vec::new, |i| i.blobs.keys().copied().collect())
     }
 
+    /// Bytes of another blob: of the same length if there is one, else of the next; none if there is no other.
+    pub(crate) fn another(&self, instance: &str, digest: &Digest) -> Bytes {
+        let Some(stored) = self.instances.get(instance) else {
+            return Bytes::new();
+        };
+        let others = || stored.blobs.iter().filter(|(other, _)| *other != digest);
+        let alike = others().find(|(other, _)| other.size_bytes() == digest.size_bytes());
+        alike
+            .or_else(|| others().next())
+            .map_or_else(Bytes::new, |(_, bytes)| bytes.clone())
+    }
+
     pub(crate) fn action(&self, instance: &str, digest: &Digest) -> Option<Bytes> {
         self.instances.get(instance)?.actions.get(digest).cloned()
     }

@@ -4,9 +4,11 @@
 //! - [`Mock::calls`]: the log of calls, in order of arrival, with how each ended. [`Mock::arrived`] and
 //!   [`Mock::finished`] wait for it to say something.
 //! - [`Mock::hold`]: gates, that hold a call at its start, after some bytes, or before its end.
+//! - [`Control`]: all of this over HTTP. [`Forwarder`]: a bad network, for any server.
 //! - [`Mock::suspend`], [`Mock::resume`]: sockets closed and opened again, contents kept.
 //! - [`Mock::put_blob`] and its neighbours: what is stored, to see and to change. [`Mock::plant`] stores wrong bytes.
-//! - [`Mock::fail`]: a code as the answer to the next calls.
+//! - [`Mock::add`]: a [`Rule`], that makes the mock fail its clients in one way: [`Act`]. [`Mock::preset`] has whole
+//!   characters. What they did is in [`Call::fired`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -24,18 +26,33 @@
 //! # }
 //! ```
 
+mod alter;
 mod call;
+mod connection;
 mod contents;
+mod control;
 mod digest;
+mod forward;
+mod frames;
+mod gate;
 mod log;
+pub mod method;
 mod mock;
 mod name;
+mod preset;
+mod rule;
 mod rules;
+mod script;
 mod serve;
 mod service;
 
 pub use contents::Counts;
+pub use control::Control;
 pub use digest::{Digest, DigestError};
-pub use log::{Call, Calls, Outcome};
+pub use forward::{Carried, Forwarder, Link};
+pub use gate::Gate;
+pub use log::{Call, Calls, Firing, Outcome};
 pub use mock::{Builder, Mock, Settings};
-pub use rules::{After, Gate, Match, method};
+pub use preset::{Preset, UnknownPreset};
+pub use rule::{Act, After, Announce, Farewell, Match, Rule, RuleError, Rules, Until};
+pub use rules::RuleStatus;

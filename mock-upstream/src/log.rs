@@ -1,16 +1,22 @@
 //! The log of calls, in order of arrival: what tests assert on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::digest::Digest;
-use crate::rules::Match;
+use crate::rule::Match;
 
 /// Calls kept; of more the oldest go. More than the longest test makes, and bounded for a mock that runs for days.
 const CALLS_MAX: usize = 200_000;
+
+/// Firings kept, likewise: a call has few.
+const FIRINGS_MAX: usize = 200_000;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +35,32 @@ pub enum Outcome {
     HalfClosed,
     /// The mock closed the connection: [`crate::Mock::suspend`], or its end.
     Suspended,
+    /// The mock broke the stream or its connection, by a rule.
+    Broken,
+}
+
+impl Outcome {
+    /// Whether the client gave the call up.
+    pub fn is_cancelled(self) -> bool {
+        matches!(self, Outcome::Reset | Outcome::ConnectionLost)
+    }
+}
+
+/// A rule took effect: the proof that a fault was there, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firing {
+    /// Id of the rule.
+    pub rule: u64,
+    pub name: String,
+    /// Name of its act.
+    pub act: &'static str,
+    /// Index of the call; `None` if it met a connection, or nobody yet (a listener that refuses).
+    pub call: Option<u64>,
+    pub connection: Option<u64>,
+    /// Bytes that had been sent (Read) or received (Write) by then.
+    pub moved: u64,
+    /// Since the mock began.
+    pub at: Duration,
 }
 
 /// One call as the mock saw it.
@@ -40,6 +72,10 @@ pub struct Call {
     pub method: String,
     /// Which connection it came on, numbered from 0.
     pub connection: u64,
+    /// Who is at the other end of it; `None` through memory.
+    pub peer: Option<SocketAddr>,
+    /// `tool_invocation_id` of the request's metadata.
+    pub invocation: String,
     pub instance: String,
     /// Blobs it named, in the order of the request; of an action cache call the action's digest.
     /// Malformed ones are left out.
@@ -55,6 +91,40 @@ pub struct Call {
     /// Bytes of blobs and action results handed to the connection.
     pub bytes_sent: u64,
     pub outcome: Outcome,
+    /// When it arrived, since the mock began.
+    pub arrived_at: Duration,
+    pub ended_at: Option<Duration>,
+    /// Rules that took effect in it, in that order.
+    pub fired: Vec<Firing>,
+}
+
+impl Call {
+    /// Of which nothing is known yet.
+    pub(crate) fn blank(index: u64, method: String, connection: u64) -> Call {
+        Call {
+            index,
+            method,
+            connection,
+            peer: None,
+            invocation: String::new(),
+            instance: String::new(),
+            digests: Vec::new(),
+            resource_name: String::new(),
+            offset: 0,
+            limit: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            outcome: Outcome::Open,
+            arrived_at: Duration::ZERO,
+            ended_at: None,
+            fired: Vec::new(),
+        }
+    }
+
+    /// Whether a rule of this name took effect in it.
+    pub fn met(&self, rule: &str) -> bool {
+        self.fired.iter().any(|firing| firing.name == rule)
+    }
 }
 
 /// Some calls of the log, copied, in order of arrival.
@@ -77,6 +147,11 @@ impl Calls {
 
     pub fn outcome(self, outcome: Outcome) -> Calls {
         self.filtered(|call| call.outcome == outcome)
+    }
+
+    /// Calls in which a rule of this name took effect.
+    pub fn met(self, rule: &str) -> Calls {
+        self.filtered(|call| call.met(rule))
     }
 
     pub fn matching(self, wanted: &Match) -> Calls {
@@ -150,74 +225,117 @@ impl<'a> IntoIterator for &'a Calls {
 
 #[derive(Debug)]
 pub(crate) struct Log {
+    began: Instant,
     calls: Mutex<Entries>,
+    firings: Mutex<VecDeque<Firing>>,
     /// Told of every change, so that nobody has to look again and again.
     changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
-    kept: VecDeque<Call>,
-    /// Index of the first that is kept.
-    first: u64,
+    /// By index.
+    kept: BTreeMap<u64, Call>,
+    next: u64,
 }
 
 impl Log {
     pub(crate) fn new() -> Log {
         Log {
+            began: Instant::now(),
             calls: Mutex::default(),
+            firings: Mutex::default(),
             changed: watch::Sender::new(()),
         }
     }
 
+    /// Since the mock began.
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Notes an arrival, and returns its index.
-    pub(crate) fn open(&self, method: String, connection: u64) -> u64 {
+    pub(crate) fn open(
+        &self,
+        method: String,
+        connection: u64,
+        peer: Option<SocketAddr>,
+        invocation: String,
+    ) -> u64 {
         let index = {
             let mut calls = self.calls.lock();
             if calls.kept.len() >= CALLS_MAX {
-                calls.kept.pop_front();
-                calls.first += 1;
+                calls.kept.pop_first();
             }
-            let index = calls.next();
-            calls.kept.push_back(Call {
-                index,
-                method,
-                connection,
-                instance: String::new(),
-                digests: Vec::new(),
-                resource_name: String::new(),
-                offset: 0,
-                limit: 0,
-                bytes_received: 0,
-                bytes_sent: 0,
-                outcome: Outcome::Open,
-            });
+            let index = calls.next;
+            calls.next += 1;
+            let call = Call {
+                peer,
+                invocation,
+                arrived_at: self.now(),
+                ..Call::blank(index, method, connection)
+            };
+            calls.kept.insert(index, call);
             index
         };
         self.changed.send_replace(());
         index
     }
 
-    pub(crate) fn change(&self, index: u64, change: impl FnOnce(&mut Call)) {
+    /// Notes that a rule took effect, in the call as well if there is one.
+    pub(crate) fn fired(&self, mut firing: Firing) {
+        firing.at = self.now();
         {
-            let mut calls = self.calls.lock();
-            let first = calls.first;
-            let place = index
-                .checked_sub(first)
-                .and_then(|place| usize::try_from(place).ok());
-            if let Some(call) = place.and_then(|place| calls.kept.get_mut(place)) {
-                change(call);
+            let mut firings = self.firings.lock();
+            if firings.len() >= FIRINGS_MAX {
+                firings.pop_front();
             }
+            firings.push_back(firing.clone());
+        }
+        match firing.call {
+            Some(index) => self.change(index, |call| call.fired.push(firing)),
+            None => {
+                self.changed.send_replace(());
+            }
+        }
+    }
+
+    pub(crate) fn firings(&self) -> Vec<Firing> {
+        self.firings.lock().iter().cloned().collect()
+    }
+
+    /// Waits until rules of this name took effect so many times.
+    pub(crate) async fn wait_fired(&self, rule: &str, count: usize) {
+        let mut changes = self.changed.subscribe();
+        let enough = || {
+            let firings = self.firings.lock();
+            firings.iter().filter(|firing| firing.name == rule).count() >= count
+        };
+        while !enough() {
+            changes.changed().await.expect("the log holds the sender");
+        }
+    }
+
+    /// Forgets all calls that have ended, and all firings. Indices go on.
+    pub(crate) fn clear(&self) {
+        self.firings.lock().clear();
+        let mut calls = self.calls.lock();
+        calls.kept.retain(|_, call| call.outcome == Outcome::Open);
+    }
+
+    pub(crate) fn change(&self, index: u64, change: impl FnOnce(&mut Call)) {
+        if let Some(call) = self.calls.lock().kept.get_mut(&index) {
+            change(call);
         }
         self.changed.send_replace(());
     }
 
     pub(crate) fn next_index(&self) -> u64 {
-        self.calls.lock().next()
+        self.calls.lock().next
     }
 
     pub(crate) fn snapshot(&self) -> Calls {
-        self.calls.lock().kept.iter().cloned().collect()
+        self.calls.lock().kept.values().cloned().collect()
     }
 
     /// Waits until at least `count` calls satisfy both.
@@ -225,16 +343,14 @@ impl Log {
         let mut changes = self.changed.subscribe();
         let enough = || {
             let calls = self.calls.lock();
-            wanted.select(calls.kept.iter()).filter(|call| also(call)).count() >= count
+            wanted
+                .select(calls.kept.values())
+                .filter(|call| also(call))
+                .count()
+                >= count
         };
         while !enough() {
             changes.changed().await.expect("the log holds the sender");
         }
-    }
-}
-
-impl Entries {
-    fn next(&self) -> u64 {
-        self.first + self.kept.len() as u64
     }
 }

@@ -12,10 +12,14 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::connection::{Break, Foreign};
 use crate::contents::{Contents, Counts};
 use crate::digest::Digest;
-use crate::log::{Calls, Log, Outcome};
-use crate::rules::{After, Gate, Match, Rules};
+use crate::gate::Gate;
+use crate::log::{Calls, Firing, Log, Outcome};
+use crate::preset::Preset;
+use crate::rule::{Act, After, Match, Rule};
+use crate::rules::{RuleSet, RuleStatus};
 use crate::serve::Server;
 
 /// With the framing of 4000 small blobs a batch stays under the message limit.
@@ -25,6 +29,9 @@ const MAX_BATCH_BYTES: u64 = 3_670_016;
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 const READ_CHUNK_BYTES: usize = 64 * 1024;
+
+/// hyper's own.
+const WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Limits and habits of the mock. May change while it runs; calls under way keep to what they began with.
 #[derive(Clone, Debug)]
@@ -37,6 +44,9 @@ pub struct Settings {
     pub max_blob_bytes: u64,
     /// Blob bytes in one message of a Read; the message limit does not cap it.
     pub read_chunk_bytes: usize,
+    /// Flow control of incoming bytes, of a stream and of its connection. Open connections keep theirs; under 65,535
+    /// HTTP/2 lets no connection go.
+    pub window_bytes: u32,
     /// Whether the action cache takes updates, and says so.
     pub update_enabled: bool,
     /// Whether GetActionResult hides results that refer to blobs which are not stored, as it should. Off by default:
@@ -53,6 +63,7 @@ impl Default for Settings {
             max_message_bytes: MAX_MESSAGE_BYTES,
             max_blob_bytes: 0,
             read_chunk_bytes: READ_CHUNK_BYTES,
+            window_bytes: WINDOW_BYTES,
             update_enabled: true,
             require_complete: false,
             capabilities: None,
@@ -65,20 +76,30 @@ impl Default for Settings {
 pub(crate) struct Shared {
     pub(crate) contents: Mutex<Contents>,
     pub(crate) settings: Mutex<Settings>,
+    /// What it began with.
+    first_settings: Settings,
     pub(crate) log: Log,
-    pub(crate) rules: Rules,
+    pub(crate) rules: RuleSet,
 }
 
 /// Begins a [`Mock`].
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     settings: Settings,
+    rules: Vec<Rule>,
 }
 
 impl Builder {
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Builder {
         change(&mut self.settings);
+        self
+    }
+
+    /// Rules in force from the first call on.
+    #[must_use]
+    pub fn rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Builder {
+        self.rules.extend(rules);
         self
     }
 
@@ -99,11 +120,16 @@ impl Builder {
 
     /// Without a socket: reached by [`Mock::serve_stream`], [`Mock::connect`] and [`Mock::channel`].
     pub fn start(self) -> Mock {
+        let rules = RuleSet::default();
+        for rule in self.rules {
+            rules.add(rule);
+        }
         let shared = Shared {
             contents: Mutex::default(),
-            settings: Mutex::new(self.settings),
+            settings: Mutex::new(self.settings.clone()),
+            first_settings: self.settings,
             log: Log::new(),
-            rules: Rules::default(),
+            rules,
         };
         Mock {
             owner: Arc::new(Owner {
@@ -165,6 +191,11 @@ impl Mock {
             .expect("this mock was started without a socket")
     }
 
+    /// As [`Mock::addr`], if it was started with a socket.
+    pub fn listens_on(&self) -> Option<SocketAddr> {
+        self.owner.server.address()
+    }
+
     /// `grpc://` and the address.
     ///
     /// # Panics
@@ -181,7 +212,7 @@ impl Mock {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.owner.server.serve_stream(io)
+        self.owner.server.serve_stream(Foreign(io))
     }
 
     /// Opens a connection through memory. Must be called within a tokio runtime.
@@ -230,6 +261,20 @@ impl Mock {
         change(&mut self.shared().settings.lock());
     }
 
+    pub fn settings(&self) -> Settings {
+        self.shared().settings.lock().clone()
+    }
+
+    /// Everything as it was at the start: no rules, no contents, first settings, and a log of nothing but the calls that
+    /// are open. Gates stay, and so does a suspension.
+    pub fn reset(&self) {
+        self.heal();
+        self.clear();
+        self.clear_log();
+        let first = self.shared().first_settings.clone();
+        self.configure(|settings| *settings = first);
+    }
+
     // What calls there were.
 
     /// The log as it stands.
@@ -262,14 +307,63 @@ impl Mock {
         self.shared().rules.hold(wanted, after)
     }
 
-    /// Answers the next `times` such calls with `code`, before they have any effect.
-    pub fn fail(&self, wanted: Match, code: Code, times: u64) {
-        self.shared().rules.fail(wanted, code, times);
+    /// Puts a rule in force, and returns its id.
+    pub fn add(&self, rule: Rule) -> u64 {
+        self.shared().rules.add(rule)
     }
 
-    /// Takes back all of [`Mock::fail`].
+    /// Puts all rules of a preset in force, and returns their ids.
+    pub fn preset(&self, preset: Preset, seed: u64) -> Vec<u64> {
+        preset
+            .rules(seed)
+            .into_iter()
+            .map(|rule| self.add(rule))
+            .collect()
+    }
+
+    /// Ends a rule; calls that hang because of it go on. Whether there was one.
+    pub fn remove(&self, rule: u64) -> bool {
+        self.shared().rules.remove(rule)
+    }
+
+    /// Ends all rules; calls that hang because of them go on. Gates stay.
     pub fn heal(&self) {
-        self.shared().rules.heal();
+        self.shared().rules.clear();
+    }
+
+    /// All rules that were not taken back, in the order of their making.
+    pub fn rules(&self) -> Vec<RuleStatus> {
+        self.shared().rules.list()
+    }
+
+    /// Waits until the listening socket is closed, or open, as the rules with [`Act::Refuse`] want it.
+    pub async fn settled(&self) {
+        self.owner.server.settled().await;
+    }
+
+    /// What rules did, in the order of its doing.
+    pub fn firings(&self) -> Vec<Firing> {
+        self.shared().log.firings()
+    }
+
+    /// Waits until rules of this name have taken effect so many times.
+    pub async fn fired(&self, rule: &str, count: usize) {
+        self.shared().log.wait_fired(rule, count).await;
+    }
+
+    /// Ends all open connections by a TCP reset, and returns how many there were. New ones are welcome.
+    pub fn reset_connections(&self) -> usize {
+        self.owner.server.break_connections(Break::Reset)
+    }
+
+    /// Answers the next `times` such calls with `code`, before they have any effect.
+    pub fn fail(&self, wanted: Match, code: Code, times: u64) {
+        self.add(Rule::new(wanted, Act::status(code)).times(times));
+    }
+
+    /// Forgets the calls that have ended, and the firings.
+    pub fn clear_log(&self) {
+        self.shared().log.clear();
     }
 
     // What is stored.

@@ -1,27 +1,33 @@
 //! Connections: accepted, served, and closed at will.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::call::{CallHandle, ConnectionState, RequestBody, Ticket};
+use crate::call::{CallHandle, RequestBody, Ticket};
+use crate::connection::{Break, ConnectionState, ControlledIo, Transport};
+use crate::log::{Call, Firing};
+use crate::method;
 use crate::mock::Shared;
+use crate::rule::Act;
+use crate::rules::{Fault, What};
+use crate::script::unless_cleared;
 use crate::service;
 
 /// Clients keep hundreds of calls on one connection; a limit must not become their error.
@@ -47,6 +53,10 @@ pub(crate) struct Server {
     port: tokio::sync::Mutex<Port>,
     address: Mutex<Option<SocketAddr>>,
     connections: AtomicU64,
+    /// Connections that may still be open.
+    open: Mutex<Vec<Weak<ConnectionState>>>,
+    /// Whether the listener is closed because of a rule.
+    refusing: watch::Sender<bool>,
 }
 
 /// All that runs between a resume and the next suspend.
@@ -72,6 +82,8 @@ impl Server {
             port: tokio::sync::Mutex::new(Port::Open),
             address: Mutex::new(None),
             connections: AtomicU64::new(0),
+            open: Mutex::default(),
+            refusing: watch::Sender::new(false),
         }
     }
 
@@ -144,17 +156,53 @@ impl Server {
         Ok(near)
     }
 
-    pub(crate) fn serve_stream<I>(&self, io: I) -> io::Result<()>
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    pub(crate) fn serve_stream<I: Transport>(&self, io: I) -> io::Result<()> {
+        if let Some((fault, _)) = self.shared.rules.refusal() {
+            self.refused(&fault);
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        self.serve(io, None)
+    }
+
+    fn serve<I: Transport>(&self, io: I, peer: Option<SocketAddr>) -> io::Result<()> {
         let session = self.session.lock();
         let session = session.as_ref().ok_or(io::ErrorKind::ConnectionRefused)?;
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
+        let state = Arc::new(ConnectionState::new(number, peer, session.stop.clone()));
+        {
+            let mut open = self.open.lock();
+            open.retain(|state| state.strong_count() > 0);
+            open.push(Arc::downgrade(&state));
+        }
+        let io = ControlledIo::new(io, Arc::clone(&state));
         session
             .tasks
-            .spawn(connection(Arc::clone(&self.shared), session.clone(), number, io));
+            .spawn(connection(Arc::clone(&self.shared), session.clone(), state, io));
         Ok(())
+    }
+
+    /// Breaks all connections that are open, and returns how many there were.
+    pub(crate) fn break_connections(&self, how: Break) -> usize {
+        let open: Vec<_> = self.open.lock().iter().filter_map(Weak::upgrade).collect();
+        for state in &open {
+            state.break_off(how);
+        }
+        open.len()
+    }
+
+    /// Waits until the listener does what the rules say of it.
+    pub(crate) async fn settled(&self) {
+        let mut refusing = self.refusing.subscribe();
+        let wanted = |refusing: &bool| {
+            let listens = self.address().is_some() && self.session.lock().is_some();
+            !listens || *refusing == self.shared.rules.refusal().is_some()
+        };
+        // The sender is ours.
+        drop(refusing.wait_for(wanted).await);
+    }
+
+    fn refused(&self, fault: &Fault) {
+        self.shared.log.fired(fault.firing(None));
     }
 
     fn accept(self: &Arc<Self>, listener: TcpListener) {
@@ -162,25 +210,68 @@ impl Server {
         if let Some(session) = self.session.lock().as_ref() {
             let stop = session.stop.clone();
             session.tasks.spawn(async move {
-                loop {
-                    let accepted = tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return,
-                        accepted = listener.accept() => accepted,
-                    };
-                    match accepted {
-                        // Refused only if the stop came in between, and then nobody is to be served.
-                        Ok((socket, _peer)) => drop(
-                            socket
-                                .set_nodelay(true)
-                                .and_then(|()| server.serve_stream(socket)),
-                        ),
-                        Err(error) => tracing::warn!(%error, "a connection was not accepted"),
-                    }
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = server.accept_all(listener) => {}
                 }
+                server.refusing.send_replace(false);
             });
         }
     }
+
+    /// Cancel safe: what is dropped with it is the listener.
+    async fn accept_all(&self, mut listener: TcpListener) {
+        let mut changes = self.shared.rules.changes();
+        loop {
+            changes.mark_unchanged();
+            if let Some((fault, _)) = self.shared.rules.refusal() {
+                drop(listener);
+                self.refused(&fault);
+                listener = match self.listen_again(&mut changes).await {
+                    Ok(listener) => listener,
+                    Err(error) => return tracing::error!(%error, "the port was lost while refusing"),
+                };
+                continue;
+            }
+            let accepted = tokio::select! {
+                biased;
+                _rules = changes.changed() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                // Refused only if the stop came in between, and then nobody is to be served.
+                Ok((socket, peer)) => drop(
+                    socket
+                        .set_nodelay(true)
+                        .and_then(|()| self.serve(socket, Some(peer))),
+                ),
+                Err(error) => tracing::warn!(%error, "a connection was not accepted"),
+            }
+        }
+    }
+
+    /// Holds the port without listening, until no rule refuses any more.
+    async fn listen_again(&self, changes: &mut watch::Receiver<()>) -> io::Result<TcpListener> {
+        let address = self.address().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let reserved = bind(address)?;
+        self.refusing.send_replace(true);
+        while let Some((_, end)) = self.shared.rules.refusal() {
+            tokio::select! {
+                _rules = changes.changed() => {}
+                () = tokio::time::sleep_until(end.unwrap_or_else(far_off)) => {}
+            }
+        }
+        let listener = reserved.listen(BACKLOG)?;
+        self.refusing.send_replace(false);
+        Ok(listener)
+    }
+}
+
+/// Later than any rule is meant to last.
+fn far_off() -> Instant {
+    const FAR_OFF: Duration = Duration::from_secs(24 * 60 * 60);
+    Instant::now() + FAR_OFF
 }
 
 impl Session {
@@ -203,44 +294,122 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn connection<I>(shared: Arc<Shared>, session: Session, number: u64, io: I)
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let state = Arc::new(ConnectionState {
-        lost: AtomicBool::new(false),
-        stop: session.stop.clone(),
-    });
-    let io = WatchedIo {
-        io,
-        state: Arc::clone(&state),
+async fn connection<I: Transport>(
+    shared: Arc<Shared>,
+    session: Session,
+    state: Arc<ConnectionState>,
+    io: ControlledIo<I>,
+) {
+    let number = state.number;
+    let serve = async {
+        if greet(&shared, &state).await {
+            talk(shared, session, Arc::clone(&state), io).await;
+        }
     };
-    let stop = session.stop.clone();
+    tokio::select! {
+        biased;
+        () = state.stop.cancelled() => {}
+        () = state.breaking.cancelled() => tracing::debug!(number, "a rule broke a connection"),
+        () = serve => {}
+    }
+}
+
+/// What rules have in mind for connections that were just accepted; false if this one is not to be served.
+async fn greet(shared: &Shared, state: &ConnectionState) -> bool {
+    let arrived = Call::blank(0, method::CONNECT.to_owned(), state.number);
+    for planned in shared.rules.plan(&arrived) {
+        let fault = match planned.what {
+            What::Hold(barrier) => {
+                barrier.pass().await;
+                continue;
+            }
+            What::Fault(fault) => fault,
+        };
+        shared.log.fired(fault.firing(Some(state.number)));
+        match fault.act {
+            Act::Hang => fault.cleared.cancelled().await,
+            Act::Delay { ms } => unless_cleared(&fault.cleared, Duration::from_millis(ms)).await,
+            Act::Close => state.break_off(Break::Close),
+            // Accepted before the listener was closed.
+            Act::Reset | Act::Refuse => state.break_off(Break::Reset),
+            Act::Drip { .. }
+            | Act::Status { .. }
+            | Act::EntryStatus { .. }
+            | Act::EndEarly
+            | Act::CommittedSize { .. }
+            | Act::SayPresent
+            | Act::SayMissing
+            | Act::Capabilities(_)
+            | Act::ExtraBytes { .. }
+            | Act::FlipByte
+            | Act::OtherBlob
+            | Act::RepeatChunk
+            | Act::Drop
+            | Act::Evict
+            | Act::EvictOutputs
+            | Act::ResetStream
+            | Act::GoAway { .. }
+            | Act::Starve => {}
+        }
+    }
+    !state.breaking.is_cancelled()
+}
+
+impl Fault {
+    /// Its effect on no call.
+    fn firing(&self, connection: Option<u64>) -> Firing {
+        Firing {
+            rule: self.rule,
+            name: self.name.clone(),
+            act: self.act.name(),
+            call: None,
+            connection,
+            moved: 0,
+            at: Duration::ZERO,
+        }
+    }
+}
+
+async fn talk<I: Transport>(
+    shared: Arc<Shared>,
+    session: Session,
+    state: Arc<ConnectionState>,
+    io: ControlledIo<I>,
+) {
+    let number = state.number;
+    let drain = state.drain.clone();
     let routes = service::routes(Arc::clone(&shared));
+    let window = shared.settings.lock().window_bytes;
     let serve = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         // In here, not in the future: calls are numbered as they come, not as they are polled.
-        let call = CallHandle::open(
-            Arc::clone(&shared),
-            Arc::clone(&state),
-            number,
-            request.uri().path(),
-        );
+        let call = CallHandle::open(Arc::clone(&shared), Arc::clone(&state), &request);
         let ticket = Ticket(call.clone());
         let mut request = request.map(|body| RequestBody::new(body, call.clone()));
         request.extensions_mut().insert(call);
         let answer = routes.clone().oneshot(request);
-        async move { Ok::<_, Infallible>(ticket.answer(answer.await?)) }
+        async move {
+            match answer.await {
+                Ok(response) => ticket.answer(response),
+                Err(never) => match never {},
+            }
+        }
     });
     let connection = http2::Builder::new(session)
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
         .max_local_error_reset_streams(MAX_RESET_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window)
         .serve_connection(TokioIo::new(io), serve);
+    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
-        () = stop.cancelled() => return,
-        ended = connection => ended,
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        ended = connection.as_mut() => ended,
     };
     if let Err(error) = ended {
         tracing::debug!(number, %error, "a connection broke");
@@ -262,68 +431,5 @@ where
                 _ended = stream => {}
             }
         });
-    }
-}
-
-/// Notes that the peer is gone, before HTTP/2 tells the streams: they cannot tell it from a reset.
-struct WatchedIo<I> {
-    io: I,
-    state: Arc<ConnectionState>,
-}
-
-impl<I> WatchedIo<I> {
-    fn lost(&self) {
-        self.state.lost.store(true, Ordering::SeqCst);
-    }
-
-    fn watch<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if let Poll::Ready(Err(_)) = polled {
-            self.lost();
-        }
-        polled
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let room = buf.remaining();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if polled.is_ready() && room > 0 && buf.remaining() == room {
-            self.lost();
-        }
-        self.watch(polled)
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(polled)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

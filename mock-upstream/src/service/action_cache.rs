@@ -6,6 +6,8 @@ use tonic::{Request, Response, Status};
 use crate::call::CallHandle;
 use crate::digest::{Digest, check_function};
 use crate::name::check_instance;
+use crate::rule::Act;
+use crate::script::Script;
 use crate::service::{Service, complete, invalid};
 
 /// Room for the other fields of a message whose bulk is one action result.
@@ -26,14 +28,25 @@ impl ActionCache for Service {
         check_instance(instance)?;
         check_function(request.digest_function)?;
         let action = action?;
-        script.end().await;
+        script.end().await?;
 
         let require_complete = self.shared.settings.lock().require_complete;
-        let contents = self.shared.contents.lock();
-        let stored = contents.action(instance, &action).map(ActionResult);
-        let usable =
-            stored.filter(|result| !require_complete || complete::is_complete(&contents, instance, result));
-        let result = usable.ok_or_else(|| Status::not_found(action.to_string()))?;
+        let usable = {
+            let contents = self.shared.contents.lock();
+            let stored = contents.action(instance, &action).map(ActionResult);
+            stored.filter(|result| !require_complete || complete::is_complete(&contents, instance, result))
+        };
+        let hidden = || {
+            script
+                .lies(Some(&action), |act| *act == Act::SayMissing)
+                .is_some()
+        };
+        let result = usable.filter(|_| !hidden());
+        let result = result.ok_or_else(|| Status::not_found(action.to_string()))?;
+        self.evict_outputs(&script, instance, &result);
+        let length = result.0.len();
+        let result = ActionResult(script.altered(&action, result.0, length));
+        script.answered();
         call.sent(result.0.len());
         Ok(Response::new(result))
     }
@@ -68,12 +81,32 @@ impl ActionCache for Service {
         if result.0.len() + FRAMING_BYTES > max_message {
             return Err(invalid("the action result is larger than an answer may be"));
         }
-        script.end().await;
-        self.shared
-            .contents
-            .lock()
-            .put_action(instance, action, result.0.clone());
+        script.end().await?;
+        if script.lies(Some(&action), |act| *act == Act::Drop).is_none() {
+            self.shared
+                .contents
+                .lock()
+                .put_action(instance, action, result.0.clone());
+        }
+        self.evict_outputs(&script, instance, &result);
+        script.answered();
         Ok(Response::new(result))
+    }
+}
+
+impl Service {
+    fn evict_outputs(&self, script: &Script, instance: &str, result: &ActionResult) {
+        let mut contents = self.shared.contents.lock();
+        let outputs = complete::outputs(&contents, instance, result);
+        let stored: Vec<_> = outputs
+            .into_iter()
+            .filter(|digest| !digest.is_empty() && contents.has(instance, digest))
+            .collect();
+        if !stored.is_empty() && script.lies(None, |act| *act == Act::EvictOutputs).is_some() {
+            for digest in &stored {
+                contents.evict(instance, digest);
+            }
+        }
     }
 }
 

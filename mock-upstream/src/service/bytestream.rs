@@ -9,7 +9,8 @@ use crate::call::CallHandle;
 use crate::digest::Digest;
 use crate::log::Outcome;
 use crate::name::Name;
-use crate::rules::Script;
+use crate::rule::Act;
+use crate::script::Script;
 use crate::service::cas::check_blob_size;
 use crate::service::{Service, invalid, wire};
 
@@ -25,7 +26,9 @@ impl ByteStream for Service {
         let mut script = call.identify(&name.instance, vec![name.digest]);
         script.start().await?;
 
+        let about = Some(&name.digest);
         let blob = self.shared.contents.lock().blob(&name.instance, &name.digest);
+        let blob = blob.filter(|_| script.lies(about, |act| *act == Act::SayMissing).is_none());
         let blob = blob.ok_or_else(|| Status::not_found(name.digest.to_string()))?;
         let size = name.digest.size_bytes();
         let offset = u64::try_from(request.read_offset)
@@ -49,6 +52,7 @@ impl ByteStream for Service {
         let rest = blob.slice(place(offset)..end);
 
         let chunk = self.shared.settings.lock().read_chunk_bytes.max(1);
+        let rest = script.altered_in_pieces(&name.digest, rest, chunk);
         let answer = Answer {
             rest,
             sent: 0,
@@ -98,18 +102,39 @@ impl ByteStream for Service {
         let Name { instance, digest } = Name::of_write(&name)?;
         let mut script = call.identify(&instance, vec![digest]);
         script.start().await?;
-        script.end().await;
-        let contents = self.shared.contents.lock();
-        let complete = contents.has(&instance, &digest);
-        let committed = if complete {
-            digest.size_bytes()
-        } else {
-            contents.committed(&name, &digest)
+        script.end().await?;
+        let (mut complete, mut committed) = {
+            let contents = self.shared.contents.lock();
+            (
+                contents.has(&instance, &digest),
+                contents.committed(&name, &digest),
+            )
         };
+        if complete && script.lies(None, |act| *act == Act::SayMissing).is_some() {
+            (complete, committed) = (false, 0);
+        } else if !complete && script.lies(None, |act| *act == Act::SayPresent).is_some() {
+            complete = true;
+        }
+        if complete {
+            committed = digest.size_bytes();
+        }
+        script.answered();
         Ok(Response::new(QueryWriteStatusResponse {
-            committed_size: wire(committed),
+            committed_size: committed_size(&script, committed),
             complete,
         }))
+    }
+}
+
+/// What is said to be committed.
+fn committed_size(script: &Script, truly: u64) -> i64 {
+    let lie = script.lies(
+        None,
+        |act| matches!(act, Act::CommittedSize { size } if *size != wire(truly)),
+    );
+    match lie {
+        Some(Act::CommittedSize { size }) => size,
+        Some(_) | None => wire(truly),
     }
 }
 
@@ -124,19 +149,31 @@ struct Answer {
 
 impl Answer {
     async fn next(mut self) -> Option<(Result<ReadResponse, Status>, Answer)> {
-        self.script.bytes(self.sent).await;
+        if let Err(status) = self.script.bytes(self.sent).await {
+            return Some((Err(status), self.ended()));
+        }
         if self.rest.is_empty() {
-            self.script.end().await;
+            if let Err(status) = self.script.end().await {
+                return Some((Err(status), self.ended()));
+            }
+            self.script.answered();
             return None;
         }
-        let mut length = self.chunk.min(self.rest.len());
+        let mut length = self.script.piece(self.chunk.min(self.rest.len()));
         if let Some(stop) = self.script.next_stop() {
             length = length.min(usize::try_from(stop - self.sent).unwrap_or(usize::MAX));
         }
+        self.script.paced(length).await;
         let data = self.rest.split_to(length);
         self.sent += length as u64;
         self.call.sent(length);
         Some((Ok(ReadResponse { data }), self))
+    }
+
+    /// After a status nothing is asked for any more.
+    fn ended(mut self) -> Answer {
+        self.rest.clear();
+        self
     }
 }
 
@@ -166,8 +203,9 @@ impl Upload<'_> {
             if contents.lock().has(&self.instance, digest) {
                 // Somebody was faster, or the client did not ask: there is nothing to wait for.
                 contents.lock().abandon(name, owner);
-                script.end().await;
-                return Ok(wire(digest.size_bytes()));
+                script.end().await?;
+                script.answered();
+                return Ok(committed_size(&script, digest.size_bytes()));
             }
             if !begun {
                 contents.lock().begin(name, digest, start, owner)?;
@@ -180,17 +218,27 @@ impl Upload<'_> {
             contents.lock().append(name, digest, owner, &message.data)?;
             received += message.data.len() as u64;
             self.call.received(message.data.len());
-            script.bytes(received).await;
+            script.paced(message.data.len()).await;
+            script.bytes(received).await?;
+            if script.ends_early(received) {
+                return Ok(committed_size(&script, received));
+            }
             if message.finish_write {
-                script.end().await;
-                contents.lock().commit(name, &self.instance, *digest, owner)?;
-                return Ok(wire(digest.size_bytes()));
+                script.end().await?;
+                if script.lies(None, |act| *act == Act::Drop).is_some() {
+                    contents.lock().abandon(name, owner);
+                } else {
+                    contents.lock().commit(name, &self.instance, *digest, owner)?;
+                }
+                script.answered();
+                return Ok(committed_size(&script, digest.size_bytes()));
             }
             next = messages.message().await?;
         }
         self.call.end(Outcome::HalfClosed);
-        script.end().await;
-        Ok(wire(contents.lock().committed(name, digest)))
+        script.end().await?;
+        let committed = contents.lock().committed(name, digest);
+        Ok(committed_size(&script, committed))
     }
 
     fn check(&self, message: &WriteRequest, start: i64, received: u64) -> Result<(), Status> {

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::call::CallHandle;
 use crate::mock::Settings;
 use crate::name::check_instance;
+use crate::rule::{Act, Announce};
 use crate::service::{Service, wire};
 
 #[tonic::async_trait]
@@ -20,14 +21,40 @@ impl Capabilities for Service {
         let mut script = call.identify(&instance, Vec::new());
         script.start().await?;
         check_instance(&instance)?;
-        script.end().await;
-        let settings = self.shared.settings.lock();
-        Ok(Response::new(
-            settings
-                .capabilities
-                .clone()
-                .unwrap_or_else(|| announced(&settings)),
-        ))
+        script.end().await?;
+        let mut capabilities = {
+            let settings = self.shared.settings.lock();
+            let told = settings.capabilities.clone();
+            told.unwrap_or_else(|| announced(&settings))
+        };
+        if let Some(Act::Capabilities(lie)) = script.lies(None, |act| matches!(act, Act::Capabilities(_))) {
+            change(&mut capabilities, lie);
+        }
+        Ok(Response::new(capabilities))
+    }
+}
+
+fn change(capabilities: &mut ServerCapabilities, lie: Announce) {
+    if lie.no_cache {
+        capabilities.cache_capabilities = None;
+        return;
+    }
+    let cache = capabilities.cache_capabilities.get_or_insert_default();
+    if let Some(update_enabled) = lie.update_enabled {
+        cache.action_cache_update_capabilities =
+            Some(reapi::ActionCacheUpdateCapabilities { update_enabled });
+    }
+    if let Some(bytes) = lie.max_batch_bytes {
+        cache.max_batch_total_size_bytes = bytes;
+    }
+    if let Some(bytes) = lie.max_blob_bytes {
+        cache.max_cas_blob_size_bytes = bytes;
+    }
+    if let Some(functions) = lie.digest_functions {
+        cache.digest_functions = functions;
+    }
+    if let Some(compressors) = lie.compressors {
+        cache.supported_compressors = compressors;
     }
 }
 

@@ -8,6 +8,8 @@ use tonic::{Request, Response, Status};
 use crate::call::CallHandle;
 use crate::digest::{Digest, DigestError, check_function};
 use crate::name::check_instance;
+use crate::rule::Act;
+use crate::script::Script;
 use crate::service::{Service, invalid, tree};
 
 #[tonic::async_trait]
@@ -27,11 +29,27 @@ impl ContentAddressableStorage for Service {
         check_instance(&instance)?;
         check_function(request.digest_function)?;
         let digests = digests.into_iter().collect::<Result<Vec<_>, _>>()?;
-        script.end().await;
-        let contents = self.shared.contents.lock();
-        let missing = digests.iter().filter(|digest| !contents.has(&instance, digest));
+        script.end().await?;
+        let present: Vec<bool> = {
+            let contents = self.shared.contents.lock();
+            digests
+                .iter()
+                .map(|digest| contents.has(&instance, digest))
+                .collect()
+        };
+        let missing = digests.iter().zip(present).filter_map(|(digest, present)| {
+            let missing = if present {
+                script.lies(Some(digest), |act| *act == Act::SayMissing).is_some()
+            } else {
+                let hides = |act: &Act| matches!(act, Act::SayPresent | Act::EndEarly);
+                script.lies(Some(digest), hides).is_none()
+            };
+            missing.then(|| digest.to_wire())
+        });
+        let missing_blob_digests = missing.collect();
+        script.answered();
         Ok(Response::new(reapi::FindMissingBlobsResponse {
-            missing_blob_digests: missing.map(Digest::to_wire).collect(),
+            missing_blob_digests,
         }))
     }
 
@@ -57,10 +75,9 @@ impl ContentAddressableStorage for Service {
             return Err(DigestError::Absent.into());
         }
         self.check_batch(total as u64)?;
-        script.end().await;
+        script.end().await?;
 
         let max_blob = self.shared.settings.lock().max_blob_bytes;
-        let mut contents = self.shared.contents.lock();
         let mut responses = Vec::with_capacity(digests.len());
         for (entry, digest) in request.requests.into_iter().zip(digests) {
             let stored = digest.map_err(Status::from).and_then(|digest| {
@@ -71,7 +88,10 @@ impl ContentAddressableStorage for Service {
                 if !digest.fits(&entry.data) {
                     return Err(invalid(format!("the bytes do not have digest {digest}")));
                 }
-                if !contents.has(&instance, &digest) {
+                scripted(&script, &digest)?;
+                let mut contents = self.shared.contents.lock();
+                let dropped = || script.lies(Some(&digest), |act| *act == Act::Drop).is_some();
+                if !contents.has(&instance, &digest) && !dropped() {
                     contents.put(&instance, digest, entry.data);
                 }
                 Ok(())
@@ -81,6 +101,7 @@ impl ContentAddressableStorage for Service {
                 status: Some(entry_status(stored.err())),
             });
         }
+        script.answered();
         Ok(Response::new(reapi::BatchUpdateBlobsResponse { responses }))
     }
 
@@ -101,14 +122,22 @@ impl ContentAddressableStorage for Service {
         check_instance(&instance)?;
         check_function(request.digest_function)?;
         self.check_batch(total)?;
-        script.end().await;
+        script.end().await?;
 
-        let contents = self.shared.contents.lock();
         let mut responses = Vec::with_capacity(digests.len());
         for (asked, digest) in request.digests.into_iter().zip(digests) {
             let found = digest.map_err(Status::from).and_then(|digest| {
-                let blob = contents.blob(&instance, &digest);
-                blob.ok_or_else(|| Status::not_found(digest.to_string()))
+                let blob = self.shared.contents.lock().blob(&instance, &digest);
+                let hidden = || {
+                    script
+                        .lies(Some(&digest), |act| *act == Act::SayMissing)
+                        .is_some()
+                };
+                let blob = blob.filter(|_| !hidden());
+                let blob = blob.ok_or_else(|| Status::not_found(digest.to_string()))?;
+                scripted(&script, &digest)?;
+                let length = blob.len();
+                Ok(script.altered(&digest, blob, length))
             });
             let (data, error) = match found {
                 Ok(data) => (data, None),
@@ -122,6 +151,7 @@ impl ContentAddressableStorage for Service {
                 status: Some(entry_status(error)),
             });
         }
+        script.answered();
         Ok(Response::new(reapi::BatchReadBlobsResponse { responses }))
     }
 
@@ -138,10 +168,26 @@ impl ContentAddressableStorage for Service {
         check_instance(instance)?;
         check_function(request.digest_function)?;
         let root = root?;
-        script.end().await;
+        script.end().await?;
         let max_message = self.shared.settings.lock().max_message_bytes;
         let directories = tree::walk(&self.shared.contents.lock(), instance, &root)?;
-        let pages = tree::pages(directories, &root, &request, max_message)?;
+        if script.lies(Some(&root), |act| *act == Act::SayMissing).is_some() {
+            return Err(Status::not_found(root.to_string()));
+        }
+        let mut pages = tree::pages(directories, &root, &request, max_message)?;
+        if script.lies(Some(&root), |act| *act == Act::EndEarly).is_some() {
+            pages.clear();
+        }
+        // The bytes of the first Directory stand for all: there is none without it.
+        for first in pages
+            .iter_mut()
+            .take(1)
+            .flat_map(|page| page.directories.iter_mut().take(1))
+        {
+            let length = first.len();
+            *first = script.altered(&root, std::mem::take(first), length);
+        }
+        script.answered();
         let sent = move |page: GetTreeResponse| {
             call.sent(page.directories.iter().map(bytes::Bytes::len).sum());
             Ok(page)
@@ -173,6 +219,14 @@ impl Service {
             )));
         }
         Ok(())
+    }
+}
+
+/// The code that a rule wants for this entry of a batch.
+fn scripted(script: &Script, digest: &Digest) -> Result<(), Status> {
+    match script.lies(Some(digest), |act| matches!(act, Act::EntryStatus { .. })) {
+        Some(Act::EntryStatus { code }) => Err(Status::new(code, "scripted failure")),
+        Some(_) | None => Ok(()),
     }
 }
 

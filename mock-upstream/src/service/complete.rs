@@ -25,6 +25,34 @@ pub(super) fn is_complete(contents: &Contents, instance: &str, result: &wire::Ac
             .all(|directory| directory_is_complete(contents, instance, directory))
 }
 
+/// The blobs that a result names, and the files that its Trees name as far as these are here.
+pub(super) fn outputs(contents: &Contents, instance: &str, result: &wire::ActionResult) -> Vec<Digest> {
+    let Ok(result) = result.parse() else {
+        return Vec::new();
+    };
+    let mut named = Vec::new();
+    named.extend(result.stdout_digest);
+    named.extend(result.stderr_digest);
+    named.extend(result.output_files.into_iter().filter_map(|file| file.digest));
+    for directory in result.output_directories {
+        let tree = Digest::from_wire(directory.tree_digest.as_ref())
+            .ok()
+            .and_then(|digest| contents.blob(instance, &digest))
+            .and_then(|bytes| wire::Tree::decode(bytes).ok())
+            .unwrap_or_default();
+        for bytes in tree.root.into_iter().chain(tree.children) {
+            let files = Directory::decode(bytes).unwrap_or_default().files;
+            named.extend(files.into_iter().filter_map(|file| file.digest));
+        }
+        named.extend(directory.tree_digest);
+        named.extend(directory.root_directory_digest);
+    }
+    named
+        .iter()
+        .filter_map(|digest| Digest::from_wire(Some(digest)).ok())
+        .collect()
+}
+
 fn directory_is_complete(contents: &Contents, instance: &str, directory: &reapi::OutputDirectory) -> bool {
     let tree_digest = Digest::from_wire(directory.tree_digest.as_ref());
     let tree = tree_digest

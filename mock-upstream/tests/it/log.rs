@@ -250,3 +250,26 @@ async fn the_connection_of_each_call_is_known() {
     let connections: Vec<_> = mock.calls().iter().map(|call| call.connection).collect();
     assert_eq!(connections, [0, 0, 1, 1]);
 }
+
+#[tokio::test]
+async fn a_cleared_log_keeps_the_calls_that_are_open_and_goes_on_counting() {
+    let mock = Mock::builder().start();
+    let digest = mock.put_blob("", "content");
+    let gate = mock.hold(Match::read(&digest).nth(2), After::Start);
+    let mut client = Client::of(&mock);
+    client.read_blob(&digest).await.unwrap();
+    let mut second = client.clone();
+    let change = async {
+        gate.reached().await;
+        client.read_blob(&digest).await.unwrap();
+        mock.finished(Match::any(), 2).await;
+        mock.clear_log();
+        let kept: Vec<_> = mock.calls().iter().map(|call| call.index).collect();
+        assert_eq!((kept, mock.mark()), (vec![1], 3));
+        gate.release();
+    };
+    let (read, ()) = tokio::join!(second.read_blob(&digest), change);
+    read.unwrap();
+    mock.finished(Match::any(), 1).await;
+    assert_eq!(mock.calls().first().unwrap().outcome, Outcome::Ok);
+}

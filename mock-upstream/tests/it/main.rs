@@ -6,12 +6,19 @@
 )]
 
 mod action_cache;
+mod answers;
+mod broken_connections;
 mod bytestream;
 mod capabilities;
 mod cas;
 mod client;
+mod control;
+mod forward;
 mod gates;
+mod http;
 mod life;
 mod log;
 mod process;
+mod readme;
 mod tree;
+mod wrong_bytes;
