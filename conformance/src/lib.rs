@@ -3,13 +3,19 @@
 //! Links the protocol and nothing of the server that is judged: a shared parser would share its bugs. Checks use content of
 //! their own (salted), so they need no empty server, disturb no other content and can run side by side.
 
+mod calls;
+pub mod catalogue;
 pub mod check;
 pub mod checks;
+pub mod connect;
 pub mod deviations;
+pub mod raw;
 pub mod report;
 pub mod runner;
 pub mod target;
+mod trace;
 
-pub use check::{Check, Level, Outcome};
-pub use runner::run;
+pub use catalogue::{Level, Profile};
+pub use check::{Check, Outcome};
+pub use runner::{run, run_and_tell};
 pub use target::Target;

@@ -1,61 +1,212 @@
-//! `conformance --endpoint grpc://host:port`: checks a server and says what it found.
+//! `reapi-conformance --endpoint grpc://host:port`: checks a server and says what it found.
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
+use conformance::catalogue::{self, Profile};
+use conformance::check::{Check, Outcome};
+use conformance::connect::Options;
 use conformance::deviations::Deviations;
 use conformance::report::Report;
 use conformance::{Target, checks};
+use tonic::metadata::{Ascii, MetadataKey};
 
-/// Checks a Remote Execution API cache from outside. Exit code 0 only if no check failed that is not a known deviation.
+/// Checks a Remote Execution API cache from outside. Exit code 0 only if no MUST failed that is not a known deviation.
 #[derive(Debug, Parser)]
+#[command(version)]
 struct Arguments {
-    /// The server, as grpc://host:port.
-    #[arg(long, required_unless_present = "list")]
+    /// The server: grpc://host:port, or grpcs://host:port with TLS.
+    #[arg(long, required_unless_present_any = ["list", "explain"])]
     endpoint: Option<String>,
     /// Instance name that the checks use.
     #[arg(long, default_value = "")]
     instance: String,
+    /// Parts of the protocol to check; all without it.
+    #[arg(long, value_delimiter = ',')]
+    profile: Vec<Profile>,
     /// Runs only checks whose id begins so.
     #[arg(long, default_value = "")]
     filter: String,
+    /// Certificates to trust, a PEM file; without it the system's.
+    #[arg(long)]
+    tls_ca: Option<PathBuf>,
+    /// The client's certificate, a PEM file.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the client's certificate, a PEM file.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The name that the server's certificate is for; without it the host's.
+    #[arg(long)]
+    tls_name: Option<String>,
+    /// A header of every call, as name=value. May be given several times.
+    #[arg(long, value_parser = header)]
+    header: Vec<(String, String)>,
     /// A file of known deviations: one line each, `ID reason`.
     #[arg(long)]
     deviations: Option<PathBuf>,
+    /// Fails on SHOULD, MAY, DE-FACTO and DERIVED too.
+    #[arg(long)]
+    strict: bool,
+    /// Writes the report as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Writes the report as JUnit XML.
+    #[arg(long)]
+    junit: Option<PathBuf>,
+    /// Writes the report as a Markdown table.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
     /// Lists the checks and ends.
     #[arg(long)]
     list: bool,
+    /// Says all there is to say about a requirement and ends.
+    #[arg(long)]
+    explain: Option<String>,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a header is name=value")?;
+    Ok((name.to_lowercase(), value.to_owned()))
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Some(id) = &arguments.explain {
+        print!("{}", explain(id)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut checks = checks::all();
-    checks.retain(|check| check.id.starts_with(&arguments.filter));
-    let Some(endpoint) = arguments.endpoint.filter(|_| !arguments.list) else {
+    checks.retain(|check| check.id.starts_with(&arguments.filter) && in_profile(&arguments.profile, check));
+    anyhow::ensure!(!checks.is_empty(), "no check is left: see --list");
+    let Some(endpoint) = arguments.endpoint.as_deref().filter(|_| !arguments.list) else {
         for check in checks {
-            println!("{:<14} {:<9} {}", check.id, check.level, check.says);
+            println!("{:<15} {:<9} {}", check.id, check.level(), check.says());
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let known = match &arguments.deviations {
-        Some(path) => Deviations::parse(
-            &std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
-        )?,
+    let mut known = match &arguments.deviations {
+        Some(path) => Deviations::parse(&fs_err::read_to_string(path)?)?,
         None => Deviations::default(),
     };
-    let target = Target::connect(&endpoint, &arguments.instance)
+    known.retain(|id| id.starts_with(&arguments.filter) && in_profiles(&arguments.profile, id));
+    let options = options(&arguments, endpoint)?;
+    let target = Target::connect_with(options, &arguments.instance)
         .await
-        .context("connecting to the server")?;
-    let results = conformance::run(Arc::new(target), checks).await;
+        .with_context(|| format!("connecting to {endpoint}"))?;
+    let started = std::time::Instant::now();
+    let mut progress = Progress::new(checks.len());
+    let tell = |check: &Check, outcome: &Outcome| progress.tell(check, outcome);
+    let results = conformance::run_and_tell(Arc::new(target), checks, tell).await;
+    progress.end();
     let report = Report::new(&results, &known);
+    let report = if arguments.strict {
+        report
+    } else {
+        report.lenient()
+    };
     print!("{}", report.text());
+    println!("in {:.1} s", started.elapsed().as_secs_f64());
+    write(arguments.json.as_deref(), || format!("{:#}\n", report.json()))?;
+    write(arguments.junit.as_deref(), || report.junit())?;
+    write(arguments.markdown.as_deref(), || report.markdown(endpoint))?;
     Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn in_profile(profiles: &[Profile], check: &Check) -> bool {
+    in_profiles(profiles, check.id)
+}
+
+fn in_profiles(profiles: &[Profile], id: &str) -> bool {
+    profiles.is_empty() || catalogue::profile_of(id).is_none_or(|profile| profiles.contains(&profile))
+}
+
+fn options(arguments: &Arguments, endpoint: &str) -> anyhow::Result<Options> {
+    let mut options = Options::new(endpoint);
+    options.ca_file.clone_from(&arguments.tls_ca);
+    options.identity = arguments.tls_cert.clone().zip(arguments.tls_key.clone());
+    options.server_name.clone_from(&arguments.tls_name);
+    for (name, value) in &arguments.header {
+        let key = MetadataKey::<Ascii>::from_bytes(name.as_bytes()).ok();
+        let key = key.with_context(|| format!("{name} is no name of a header"))?;
+        let value = value.parse().with_context(|| format!("the value of {name}"))?;
+        options.headers.append(key, value);
+    }
+    Ok(options)
+}
+
+fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    match path {
+        Some(path) => Ok(fs_err::write(path, text())?),
+        None => Ok(()),
+    }
+}
+
+fn explain(id: &str) -> anyhow::Result<String> {
+    let requirement = catalogue::find(id).with_context(|| format!("there is no requirement {id}"))?;
+    let judged = match &requirement.none {
+        Some(reason) => format!("not checked: {reason}"),
+        None if checks::all().iter().any(|check| check.id == id) => {
+            format!("checked by: reapi-conformance --filter {id}")
+        }
+        None => "not checked".to_owned(),
+    };
+    let section = catalogue::section_of(id).map_or("", |section| section.title.as_str());
+    let profile = catalogue::profile_of(id).and_then(|profile| serde_json::to_value(profile).ok());
+    let profile = profile
+        .as_ref()
+        .and_then(|profile| profile.as_str())
+        .unwrap_or("none");
+    Ok(format!(
+        "{id} ({section}; {}; profile {profile})\n  {}\n  rests on: {}\n  {judged}\n",
+        requirement.level, requirement.says, requirement.on
+    ))
+}
+
+/// What is seen while it runs: on a terminal one line that changes, else a line for each thing that failed.
+struct Progress {
+    done: usize,
+    all: usize,
+    bad: usize,
+    terminal: bool,
+}
+
+impl Progress {
+    fn new(all: usize) -> Progress {
+        Progress {
+            done: 0,
+            all,
+            bad: 0,
+            terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn tell(&mut self, check: &Check, outcome: &Outcome) {
+        self.done += 1;
+        self.bad += usize::from(outcome.is_bad());
+        if self.terminal {
+            eprint!(
+                "\r{}/{} checked, {} failed, {:<15}",
+                self.done, self.all, self.bad, check.id
+            );
+        } else if outcome.is_bad() || self.done.is_multiple_of(50) {
+            let word = if outcome.is_bad() { "failed" } else { "passed" };
+            eprintln!("{}/{} {} {word}", self.done, self.all, check.id);
+        }
+    }
+
+    fn end(&self) {
+        if self.terminal {
+            eprint!("\r{:60}\r", "");
+        }
+    }
 }

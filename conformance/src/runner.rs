@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 
-use crate::check::{Check, Outcome};
+use crate::check::{Check, Finding, Outcome};
 use crate::target::Target;
 
 /// Checks that run at once: enough to hide latency, few enough not to be a load test.
@@ -16,19 +16,34 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `checks` and returns each with its outcome, in the order given.
 pub async fn run(target: Arc<Target>, checks: Vec<Check>) -> Vec<(Check, Outcome)> {
+    run_and_tell(target, checks, |_, _| {}).await
+}
+
+/// As [`run`]; `tell` hears of each outcome, in the order given.
+pub async fn run_and_tell(
+    target: Arc<Target>,
+    checks: Vec<Check>,
+    mut tell: impl FnMut(&Check, &Outcome),
+) -> Vec<(Check, Outcome)> {
     let look = |check: Check| {
-        let target = target.clone();
-        async move {
-            let outcome = match tokio::time::timeout(PATIENCE, (check.look)(target)).await {
-                Ok(verdict) => Outcome::from(verdict),
-                Err(_elapsed) => Outcome::Failed(format!("no answer within {PATIENCE:?}")),
-            };
-            (check, outcome)
-        }
+        let target = Arc::new(target.fresh());
+        async move { (check, judge(&target, &check).await) }
     };
     futures::stream::iter(checks)
         .map(look)
         .buffered(AT_ONCE)
+        .inspect(|(check, outcome)| tell(check, outcome))
         .collect()
         .await
+}
+
+async fn judge(target: &Arc<Target>, check: &Check) -> Outcome {
+    let mut outcome = match tokio::time::timeout(PATIENCE, (check.look)(target.clone())).await {
+        Ok(verdict) => Outcome::from(verdict),
+        Err(_elapsed) => Outcome::Failed(Finding::from(format!("no answer within {PATIENCE:?}"))),
+    };
+    if let Outcome::Failed(finding) | Outcome::Broken(finding) = &mut outcome {
+        finding.calls = target.trace().calls();
+    }
+    outcome
 }

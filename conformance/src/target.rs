@@ -9,19 +9,27 @@ use proto::wire::action_cache_client::ActionCacheClient;
 use proto::wire::content_addressable_storage_client::ContentAddressableStorageClient;
 use rand::RngCore as _;
 use sha2::{Digest as _, Sha256};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
 
-use crate::check::Stop;
+use crate::check::{Finding, Stop};
+use crate::connect::{self, Options};
+use crate::trace::{self, Trace};
 
 /// Bytes of a message that this client accepts: what gRPC clients accept by default, so that a larger one is noticed.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A server at an address.
+/// A server at an address, as one check sees it.
 #[derive(Clone, Debug)]
 pub struct Target {
     channel: Channel,
     instance: String,
+    /// Sent with every call.
+    headers: MetadataMap,
+    /// For a connection of its own; without it the channel has to do.
+    options: Option<Options>,
+    trace: Trace,
 }
 
 /// Content that no other run has, with its digest.
@@ -54,14 +62,24 @@ impl Blob {
 }
 
 impl Target {
-    /// Connects to `grpc://host:port` or `http://host:port`.
+    /// Connects to `grpc://host:port` or `http://host:port`; `grpcs://` and `https://` with TLS.
     ///
     /// # Errors
     /// If the address is none, or nobody answers there.
     pub async fn connect(endpoint: &str, instance: &str) -> anyhow::Result<Target> {
-        let url = endpoint.replacen("grpc://", "http://", 1);
-        let channel = Endpoint::from_shared(url)?.connect().await?;
-        Ok(Target::over(channel, instance))
+        Target::connect_with(Options::new(endpoint), instance).await
+    }
+
+    /// Likewise, with all there is to say about the connection.
+    ///
+    /// # Errors
+    /// As [`Target::connect`]; also if a certificate cannot be used.
+    pub async fn connect_with(options: Options, instance: &str) -> anyhow::Result<Target> {
+        let channel = connect::channel(&options).await?;
+        let mut target = Target::over(channel, instance);
+        target.headers = options.headers.clone();
+        target.options = Some(options);
+        Ok(target)
     }
 
     /// A server behind a channel that stands.
@@ -69,7 +87,67 @@ impl Target {
         Target {
             channel,
             instance: instance.to_owned(),
+            headers: MetadataMap::new(),
+            options: None,
+            trace: Trace::default(),
         }
+    }
+
+    /// The same server with a record of calls of its own.
+    #[must_use]
+    pub fn fresh(&self) -> Target {
+        Target {
+            trace: Trace::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The same server under another instance name.
+    #[must_use]
+    pub fn at(&self, instance: &str) -> Target {
+        Target {
+            instance: instance.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The same server, with more headers in every call.
+    #[must_use]
+    pub fn with_headers(&self, change: impl FnOnce(&mut MetadataMap)) -> Target {
+        let mut target = self.clone();
+        change(&mut target.headers);
+        target
+    }
+
+    /// The same server through another connection, where it is known how to make one.
+    ///
+    /// # Errors
+    /// [`Stop::Broken`] if nobody answers.
+    pub async fn elsewhere(&self) -> Result<Target, Stop> {
+        let mut target = self.clone();
+        if let Some(options) = &self.options {
+            let channel = connect::channel(options).await;
+            target.channel =
+                channel.map_err(|error| Stop::Broken(format!("a second connection: {error:#}")))?;
+        }
+        Ok(target)
+    }
+
+    /// The connection.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// The calls that were made so far.
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// A message with the headers that go with every call.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        *request.metadata_mut() = self.headers.clone();
+        request
     }
 
     /// The instance name that checks use.
@@ -106,7 +184,13 @@ impl Target {
         let request = reapi::GetCapabilitiesRequest {
             instance_name: self.instance.clone(),
         };
-        Ok(self.capabilities().get_capabilities(request).await?.into_inner())
+        let answer = self.capabilities().get_capabilities(self.request(request)).await;
+        let answer = answer.map(tonic::Response::into_inner);
+        self.trace
+            .note(format!("GetCapabilities of {:?}", self.instance), &answer, |_| {
+                String::new()
+            });
+        answer
     }
 
     /// The name under which `digest` is read.
@@ -123,7 +207,8 @@ impl Target {
         ))
     }
 
-    fn named(&self, tail: &str) -> String {
+    /// A resource name of this instance.
+    pub fn named(&self, tail: &str) -> String {
         if self.instance.is_empty() {
             tail.to_owned()
         } else {
@@ -141,7 +226,17 @@ impl Target {
             read_offset: offset,
             read_limit: limit,
         };
-        let mut stream = self.byte_stream().read(request).await?.into_inner();
+        let what = format!("Read {} from {offset} limit {limit}", trace::short(name));
+        let answer = self.read_request(request).await;
+        self.trace.note(what, &answer, |messages| {
+            let bytes: usize = messages.iter().map(Bytes::len).sum();
+            format!("{bytes} bytes in {} messages", messages.len())
+        });
+        answer
+    }
+
+    async fn read_request(&self, request: ReadRequest) -> Result<Vec<Bytes>, Status> {
+        let mut stream = self.byte_stream().read(self.request(request)).await?.into_inner();
         let mut messages = Vec::new();
         while let Some(message) = stream.message().await? {
             messages.push(message.data);
@@ -162,8 +257,19 @@ impl Target {
     /// # Errors
     /// The status with which the server refused.
     pub async fn write_requests(&self, requests: Vec<WriteRequest>) -> Result<i64, Status> {
-        let answer = self.byte_stream().write(futures::stream::iter(requests)).await?;
-        Ok(answer.into_inner().committed_size)
+        let bytes: usize = requests.iter().map(|request| request.data.len()).sum();
+        let name = requests.first().map_or("", |first| first.resource_name.as_str());
+        let what = format!(
+            "Write {} of {bytes} bytes in {} messages",
+            trace::short(name),
+            requests.len()
+        );
+        let requests = self.request(futures::stream::iter(requests));
+        let answer = self.byte_stream().write(requests).await;
+        let answer = answer.map(|answer| answer.into_inner().committed_size);
+        self.trace
+            .note(what, &answer, |size| format!("committed_size {size}"));
+        answer
     }
 
     /// Uploads a blob in messages of `message_bytes`, the name in the first only.
@@ -197,12 +303,7 @@ impl Target {
             blob_digests: digests,
             ..Default::default()
         };
-        Ok(self
-            .cas()
-            .find_missing_blobs(request)
-            .await?
-            .into_inner()
-            .missing_blob_digests)
+        self.find_missing(request).await
     }
 
     /// The status of an upload.
@@ -213,7 +314,19 @@ impl Target {
         let request = QueryWriteStatusRequest {
             resource_name: name.into(),
         };
-        Ok(self.byte_stream().query_write_status(request).await?.into_inner())
+        let answer = self.byte_stream().query_write_status(self.request(request)).await;
+        let answer = answer.map(tonic::Response::into_inner);
+        self.trace.note(
+            format!("QueryWriteStatus {}", trace::short(name)),
+            &answer,
+            |status| {
+                format!(
+                    "committed_size {}, complete {}",
+                    status.committed_size, status.complete
+                )
+            },
+        );
+        answer
     }
 }
 
@@ -243,13 +356,16 @@ pub fn broken(step: &'static str) -> impl Fn(Status) -> Stop {
 
 /// Turns a refusal that the requirement forbids into [`Stop::Failed`].
 pub fn refused(step: &'static str) -> impl Fn(Status) -> Stop {
-    move |status| {
-        Stop::Failed(format!(
-            "{step}: expected OK, came {:?}: {}",
-            status.code(),
-            status.message()
-        ))
-    }
+    move |status| refusal(step, "OK", &status)
+}
+
+fn refusal(sent: &str, expected: &str, status: &Status) -> Stop {
+    Stop::Failed(Finding {
+        sent: sent.to_owned(),
+        expected: expected.to_owned(),
+        came: trace::status(status),
+        calls: Vec::new(),
+    })
 }
 
 /// Demands that a call was refused with one of `codes`.
@@ -257,15 +373,46 @@ pub fn refused(step: &'static str) -> impl Fn(Status) -> Stop {
 /// # Errors
 /// [`Stop::Failed`] if it passed, or was refused otherwise.
 pub fn refused_with<T>(step: &str, answer: Result<T, Status>, codes: &[Code]) -> Result<(), Stop> {
+    let expected = match codes {
+        [code] => trace::code(*code).to_owned(),
+        [..] => {
+            let codes: Vec<_> = codes.iter().map(|code| trace::code(*code)).collect();
+            format!("one of {}", codes.join(", "))
+        }
+    };
     match answer {
         Err(status) if codes.contains(&status.code()) => Ok(()),
-        Err(status) => Err(Stop::Failed(format!(
-            "{step}: expected one of {codes:?}, came {:?}: {}",
-            status.code(),
-            status.message()
-        ))),
-        Ok(_) => Err(Stop::Failed(format!(
-            "{step}: expected one of {codes:?}, came OK"
-        ))),
+        Err(status) => Err(refusal(step, &expected, &status)),
+        Ok(_) => Err(Stop::Failed(Finding {
+            sent: step.to_owned(),
+            expected,
+            came: "OK".to_owned(),
+            calls: Vec::new(),
+        })),
+    }
+}
+
+/// What a check demands of an answer, in a word.
+pub trait Due<T> {
+    /// It has to be OK.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if it is not.
+    fn due(self, step: &'static str) -> Result<T, Stop>;
+
+    /// It has to be refused with one of these codes.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if it is OK, or was refused otherwise.
+    fn denied(self, step: &str, codes: &[Code]) -> Result<(), Stop>;
+}
+
+impl<T> Due<T> for Result<T, Status> {
+    fn due(self, step: &'static str) -> Result<T, Stop> {
+        self.map_err(refused(step))
+    }
+
+    fn denied(self, step: &str, codes: &[Code]) -> Result<(), Stop> {
+        refused_with(step, self, codes)
     }
 }

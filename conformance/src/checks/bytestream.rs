@@ -9,67 +9,17 @@ use crate::check::{Check, Verdict, expect};
 use crate::target::{Blob, Target, refused, refused_with};
 
 pub(super) const CHECKS: &[Check] = &[
-    check!(
-        "BS-READ-01",
-        Must,
-        "A read gives exactly the bytes from its offset on.",
-        bytes_from_the_offset
-    ),
-    check!(
-        "BS-READ-02",
-        Must,
-        "An offset at the end is an empty read.",
-        offset_at_the_end
-    ),
-    check!(
-        "BS-READ-04",
-        Must,
-        "An offset behind the end is OUT_OF_RANGE.",
-        offset_behind_the_end
-    ),
-    check!(
-        "BS-READ-05",
-        Must,
-        "A negative offset is OUT_OF_RANGE.",
-        negative_offset
-    ),
-    check!(
-        "BS-READ-07",
-        Must,
-        "A limit bounds the bytes, and may lie behind the end.",
-        limit_bounds
-    ),
-    check!(
-        "BS-READ-08",
-        Must,
-        "A negative limit is an error.",
-        negative_limit
-    ),
-    check!("BS-READ-10", Must, "An absent blob is NOT_FOUND.", absent_blob),
-    check!(
-        "BS-READ-12",
-        Derived,
-        "A known hash with another size names nothing.",
-        other_size
-    ),
-    check!(
-        "BS-READ-13",
-        DeFacto,
-        "No message is larger than 4 MiB.",
-        message_sizes
-    ),
-    check!(
-        "BS-READ-18",
-        Must,
-        "The empty blob reads as no bytes.",
-        empty_blob
-    ),
-    check!(
-        "BS-READ-26",
-        Derived,
-        "Many streams read one blob at once.",
-        many_readers
-    ),
+    check!("BS-READ-01", bytes_from_the_offset),
+    check!("BS-READ-02", offset_at_the_end),
+    check!("BS-READ-04", offset_behind_the_end),
+    check!("BS-READ-05", negative_offset),
+    check!("BS-READ-07", limit_bounds),
+    check!("BS-READ-08", negative_limit),
+    check!("BS-READ-10", absent_blob),
+    check!("BS-READ-12", other_size),
+    check!("BS-READ-13", message_sizes),
+    check!("BS-READ-18", empty_blob),
+    check!("BS-READ-26", many_readers),
 ];
 
 const CODES_OF_ABSENCE: &[Code] = &[Code::NotFound, Code::InvalidArgument];

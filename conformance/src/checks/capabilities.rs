@@ -10,54 +10,14 @@ use crate::check::{Check, Verdict, expect};
 use crate::target::{Target, refused};
 
 pub(super) const CHECKS: &[Check] = &[
-    check!(
-        "CAP-01",
-        Must,
-        "GetCapabilities answers for a known instance.",
-        answers
-    ),
-    check!(
-        "CAP-02",
-        Should,
-        "A cache fills cache_capabilities.",
-        fills_cache_capabilities
-    ),
-    check!(
-        "CAP-03",
-        Must,
-        "digest_functions lists SHA256, which every client can speak.",
-        lists_sha256
-    ),
-    check!(
-        "CAP-04",
-        DeFacto,
-        "The API range holds 2.0, the only version of Bazel 7.",
-        range_holds_2_0
-    ),
-    check!(
-        "CAP-11",
-        DeFacto,
-        "The batch limit is positive.",
-        batch_limit_is_positive
-    ),
-    check!(
-        "CAP-13",
-        DeFacto,
-        "The strategy for absolute symlinks is set.",
-        symlink_strategy_is_set
-    ),
-    check!(
-        "CAP-14",
-        Must,
-        "Plain data is taken and given whatever compressors are listed.",
-        identity
-    ),
-    check!(
-        "DIG-19",
-        Must,
-        "UNKNOWN is never announced as a digest function.",
-        unknown_is_not_announced
-    ),
+    check!("CAP-01", answers),
+    check!("CAP-02", fills_cache_capabilities),
+    check!("CAP-03", lists_sha256),
+    check!("CAP-04", range_holds_2_0),
+    check!("CAP-11", batch_limit_is_positive),
+    check!("CAP-13", symlink_strategy_is_set),
+    check!("CAP-14", identity),
+    check!("DIG-19", unknown_is_not_announced),
 ];
 
 async fn cache(target: &Target) -> Result<proto::reapi::CacheCapabilities, check::Stop> {

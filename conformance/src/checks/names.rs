@@ -9,20 +9,10 @@ use crate::check::{Check, Verdict, expect};
 use crate::target::{Blob, Target, refused, refused_with};
 
 pub(super) const CHECKS: &[Check] = &[
-    check!(
-        "RN-04",
-        Must,
-        "Segments behind the size of an upload's name are metadata.",
-        metadata_segments
-    ),
-    check!("RN-12", Derived, "The size is plain decimal.", plain_decimal),
-    check!(
-        "RN-14",
-        Derived,
-        "No malformed name is a miss or an internal error.",
-        malformed_names
-    ),
-    check!("RN-15", Derived, "An empty name is INVALID_ARGUMENT.", empty_name),
+    check!("RN-04", metadata_segments),
+    check!("RN-12", plain_decimal),
+    check!("RN-14", malformed_names),
+    check!("RN-15", empty_name),
 ];
 
 async fn metadata_segments(target: Arc<Target>) -> Verdict {

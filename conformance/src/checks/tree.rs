@@ -12,53 +12,22 @@ use crate::check::{Check, Stop, Verdict, expect};
 use crate::target::{Blob, Target, refused_with};
 
 pub(super) const CHECKS: &[Check] = &[
-    check!(
-        "TREE-01",
-        Must,
-        "The root and every directory below it come.",
-        whole_tree
-    ),
-    check!("TREE-02", Must, "An absent root is NOT_FOUND.", absent_root),
-    check!(
-        "TREE-03",
-        Must,
-        "A missing descendant is left out, the rest comes.",
-        missing_descendant
-    ),
-    check!(
-        "TREE-06",
-        Must,
-        "A page has at most page_size directories.",
-        page_size
-    ),
-    check!(
-        "TREE-15",
-        Derived,
-        "A directory that is referred to often comes once.",
-        shared_nodes
-    ),
-    check!(
-        "TREE-20",
-        Derived,
-        "Unknown fields of a directory survive.",
-        unknown_fields
-    ),
+    check!("TREE-01", whole_tree),
+    check!("TREE-02", absent_root),
+    check!("TREE-03", missing_descendant),
+    check!("TREE-06", page_size),
+    check!("TREE-15", shared_nodes),
+    check!("TREE-20", unknown_fields),
 ];
 
 /// The pages of a tree.
 async fn pages(target: &Target, root: &reapi::Digest, page_size: i32) -> Result<Vec<Vec<Bytes>>, Status> {
     let request = reapi::GetTreeRequest {
-        instance_name: target.instance().into(),
-        root_digest: Some(root.clone()),
         page_size,
-        ..Default::default()
+        ..target.tree_request(root)
     };
-    let mut stream = target.cas().get_tree(request).await?.into_inner();
-    let mut pages = Vec::new();
-    while let Some(page) = stream.message().await? {
-        pages.push(page.directories);
-    }
-    Ok(pages)
+    let pages = target.tree(request).await?;
+    Ok(pages.into_iter().map(|(directories, _)| directories).collect())
 }
 
 /// Where the method is not implemented nothing is judged: it is optional and has no flag.
@@ -66,11 +35,14 @@ fn offered(status: Status) -> Stop {
     if status.code() == Code::Unimplemented {
         return Stop::NotOffered("GetTree is not implemented".into());
     }
-    Stop::Failed(format!(
-        "GetTree: expected OK, came {:?}: {}",
-        status.code(),
-        status.message()
-    ))
+    Stop::Failed(
+        format!(
+            "GetTree: expected OK, came {:?}: {}",
+            status.code(),
+            status.message()
+        )
+        .into(),
+    )
 }
 
 /// A directory with these children, made unlike all others by a salt.

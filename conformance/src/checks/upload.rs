@@ -11,108 +11,23 @@ use crate::check::{Check, Verdict, expect};
 use crate::target::{Blob, Target, refused, refused_with, write_requests};
 
 pub(super) const CHECKS: &[Check] = &[
-    check!(
-        "BS-WRITE-02",
-        Must,
-        "Later requests may repeat the name, and may not change it.",
-        names_of_later_requests
-    ),
-    check!(
-        "BS-WRITE-05",
-        Must,
-        "A wrong later offset is an error and commits nothing.",
-        wrong_offset
-    ),
-    check!(
-        "BS-WRITE-06",
-        Must,
-        "The last request may carry no data.",
-        bare_finish
-    ),
-    check!(
-        "BS-WRITE-08",
-        Must,
-        "A half-close without finish_write commits nothing.",
-        no_finish
-    ),
-    check!(
-        "BS-WRITE-09",
-        Must,
-        "Too few bytes are refused with INVALID_ARGUMENT.",
-        too_few
-    ),
-    check!(
-        "BS-WRITE-10",
-        Must,
-        "Too many bytes are refused with INVALID_ARGUMENT.",
-        too_many
-    ),
-    check!(
-        "BS-WRITE-11",
-        Must,
-        "Wrong bytes are refused with INVALID_ARGUMENT and stored nowhere.",
-        wrong_bytes
-    ),
-    check!(
-        "BS-WRITE-13",
-        Must,
-        "committed_size is the blob's size.",
-        committed_size
-    ),
-    check!(
-        "BS-WRITE-14",
-        Must,
-        "Uploading a blob that is there is OK with its full size.",
-        there_already
-    ),
-    check!(
-        "BS-WRITE-19",
-        Must,
-        "Requests without data change nothing.",
-        empty_requests
-    ),
-    check!(
-        "BS-WRITE-20",
-        Must,
-        "The empty blob is uploaded by one request without data.",
-        empty_blob
-    ),
-    check!(
-        "BS-WRITE-21",
-        DeFacto,
-        "Messages of one byte work.",
-        one_byte_messages
-    ),
-    check!(
-        "BS-WRITE-28",
-        DeFacto,
-        "OK means that the blob is there.",
-        ok_means_present
-    ),
-    check!(
-        "CAS-GEN-08",
-        Derived,
-        "Many clients upload one blob at once and all succeed.",
-        many_writers
-    ),
-    check!(
-        "BS-QWS-03",
-        DeFacto,
-        "A blob that is there is complete.",
-        complete_when_there
-    ),
-    check!(
-        "BS-QWS-04",
-        Must,
-        "An upload never seen is NOT_FOUND, or stands at 0.",
-        never_seen
-    ),
-    check!(
-        "BS-QWS-15",
-        Must,
-        "The empty blob is complete.",
-        empty_is_complete
-    ),
+    check!("BS-WRITE-02", names_of_later_requests),
+    check!("BS-WRITE-05", wrong_offset),
+    check!("BS-WRITE-06", bare_finish),
+    check!("BS-WRITE-08", no_finish),
+    check!("BS-WRITE-09", too_few),
+    check!("BS-WRITE-10", too_many),
+    check!("BS-WRITE-11", wrong_bytes),
+    check!("BS-WRITE-13", committed_size),
+    check!("BS-WRITE-14", there_already),
+    check!("BS-WRITE-19", empty_requests),
+    check!("BS-WRITE-20", empty_blob),
+    check!("BS-WRITE-21", one_byte_messages),
+    check!("BS-WRITE-28", ok_means_present),
+    check!("CAS-GEN-08", many_writers),
+    check!("BS-QWS-03", complete_when_there),
+    check!("BS-QWS-04", never_seen),
+    check!("BS-QWS-15", empty_is_complete),
 ];
 
 async fn absent(target: &Target, blob: &Blob) -> Verdict {

@@ -1,0 +1,110 @@
+//! How the server is reached: address, TLS, headers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
+
+/// A server that does not accept a connection within this time is not there.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// All there is to say about a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `grpc://host:port` or `http://…`; with TLS `grpcs://…` or `https://…`.
+    pub endpoint: String,
+    /// Certificates to trust, PEM; without it the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate and key, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name that the server's certificate has to be for; without it the host's.
+    pub server_name: Option<String>,
+    /// Sent with every call.
+    pub headers: MetadataMap,
+}
+
+impl Options {
+    /// An address and nothing else.
+    pub fn new(endpoint: &str) -> Options {
+        Options {
+            endpoint: endpoint.to_owned(),
+            ..Options::default()
+        }
+    }
+}
+
+/// A channel over one connection.
+pub(crate) async fn channel(options: &Options) -> anyhow::Result<Channel> {
+    let address = options
+        .endpoint
+        .replacen("grpc://", "http://", 1)
+        .replacen("grpcs://", "https://", 1);
+    let endpoint = Endpoint::from_shared(address)?.connect_timeout(CONNECT_PATIENCE);
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Ok(endpoint.connect().await?);
+    }
+    let uri = endpoint.uri().clone();
+    let host = uri.host().context("the address has no host")?.to_owned();
+    let port = uri.port_u16().unwrap_or(443);
+    let name = options.server_name.clone().unwrap_or_else(|| host.clone());
+    let name = ServerName::try_from(name).context("the name for TLS is none")?;
+    let connector = TlsConnector::from(Arc::new(tls(options)?));
+    let connect = tower::service_fn(move |_uri| {
+        let (connector, host, name) = (connector.clone(), host.clone(), name.clone());
+        async move {
+            let socket = TcpStream::connect((host.as_str(), port)).await?;
+            socket.set_nodelay(true)?;
+            let stream = connector.connect(name, socket).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    Ok(endpoint.connect_with_connector(connect).await?)
+}
+
+fn tls(options: &Options) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(options.ca_file.as_deref())?);
+    let mut config = match &options.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let key = PrivateKeyDer::from_pem_file(key).with_context(|| key.display().to_string())?;
+            builder.with_client_auth_cert(certificates(certificate)?, key)?
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots
+                    .add(certificate)
+                    .with_context(|| path.display().to_string())?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    anyhow::ensure!(!roots.is_empty(), "no certificate to trust: name a file of them");
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
+    read().with_context(|| path.display().to_string())
+}
