@@ -130,7 +130,10 @@ impl ExecutionLog {
     /// If every cacheable spawn came from the cache.
     pub fn require_some_executed(&self) -> Result<()> {
         let all = self.cacheable();
-        ensure!(self.hits() < all, "all of {all} actions came from a cache that cannot have had them");
+        ensure!(
+            self.hits() < all,
+            "all of {all} actions came from a cache that cannot have had them"
+        );
         Ok(())
     }
 

@@ -61,7 +61,12 @@ impl GrpcLog {
             let entry = Entry::decode_length_delimited(&mut file)?;
             let mut identity = vec![entry.metadata];
             for call in fields(entry.details)? {
-                identity.extend(fields(call.1)?.into_iter().filter(|(tag, _)| *tag == 1).map(|(_, value)| value));
+                identity.extend(
+                    fields(call.1)?
+                        .into_iter()
+                        .filter(|(tag, _)| *tag == 1)
+                        .map(|(_, value)| value),
+                );
             }
             attempts.push(Attempt {
                 method: entry.method_name,

@@ -81,8 +81,8 @@ impl Scenarios {
         let _filled = self
             .build(&scenario, "test", upstream, &node, &[super::DOWNLOAD_ALL], CHAINS)
             .await?;
-        for mode in [DOWNLOAD_MINIMAL, DOWNLOAD_TOPLEVEL] {
-            let evicted = mock.evict_half();
+        for (half, mode) in [DOWNLOAD_MINIMAL, DOWNLOAD_TOPLEVEL].into_iter().enumerate() {
+            let evicted = mock.evict_half(half);
             ensure!(evicted > 0, "nothing was evicted");
             if *tier1_wiped {
                 node.stop_and_wipe_tier1().await?;
@@ -100,10 +100,15 @@ impl Scenarios {
             let hits = build.log.hits();
             say(
                 upstream.name(),
-                &format!("{evicted} blobs were evicted, {repaired} repaired from tier 1, {hits} actions were hits"),
+                &format!(
+                    "{evicted} blobs were evicted, {repaired} repaired from tier 1, {hits} actions were hits"
+                ),
             );
             if *tier1_wiped {
-                ensure!(repaired == 0, "{repaired} blobs were repaired from an empty tier 1");
+                ensure!(
+                    repaired == 0,
+                    "{repaired} blobs were repaired from an empty tier 1"
+                );
                 build.log.require_some_executed()?;
             } else {
                 // Tier 1 has all bytes: nothing has to be built again.

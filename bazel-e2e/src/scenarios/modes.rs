@@ -30,14 +30,17 @@ impl Scenarios {
         let alone = self.bazel.run("no-cache-lib", "build", &flags, TARGETS).await?;
         self.table.push(Row::of("lib, no cache", "-", &alone, None));
         let actions = alone.log.cacheable();
-        ensure!(actions > LEFT, "only {actions} actions: none are done before the outage");
+        ensure!(
+            actions > LEFT,
+            "only {actions} actions: none are done before the outage"
+        );
 
         let (bypassed, log) = self.cut(upstream, mock, "bypass", actions - LEFT).await?;
         let repeated = log.repeated();
         ensure!(
             repeated.is_empty(),
             "{} calls of Bazel's were made again after they failed: {repeated:?}",
-            repeated.len()
+            repeated.values().sum::<usize>()
         );
         ensure!(
             log.failed() > 0,
