@@ -127,6 +127,17 @@ impl ExecutionLog {
     }
 
     /// # Errors
+    /// If every cacheable spawn came from the cache.
+    pub fn require_some_executed(&self) -> Result<()> {
+        let all = self.cacheable();
+        ensure!(
+            self.hits() < all,
+            "all of {all} actions came from a cache that cannot have had them"
+        );
+        Ok(())
+    }
+
+    /// # Errors
     /// If a spawn came from the cache.
     pub fn require_no_hits(&self) -> Result<()> {
         let hits: Vec<_> = self.spawns.iter().filter(|spawn| spawn.is_hit()).collect();

@@ -7,6 +7,7 @@
 pub mod bazel;
 pub mod casd;
 pub mod execlog;
+pub mod grpclog;
 pub mod node;
 pub mod scenarios;
 pub mod service;
@@ -17,6 +18,7 @@ pub mod upstream;
 pub use bazel::Bazel;
 pub use casd::Casd;
 pub use execlog::ExecutionLog;
+pub use grpclog::GrpcLog;
 pub use node::Node;
 pub use scenarios::Scenarios;
 pub use snapshot::Snapshot;

@@ -25,11 +25,17 @@ pub struct Node {
 
 impl Node {
     /// Starts `program` and returns when the node is ready. `dir` takes its configuration, its log and its tiers; what
-    /// is there already is used. Without `tier2_url` the node keeps an embedded Tier 2 in `dir`.
+    /// is there already is used. Without `tier2_url` the node keeps an embedded Tier 2 in `dir`. `fields` are set beside
+    /// what a scenario always needs, as `("tier2.when_down", "bypass")`.
     ///
     /// # Errors
     /// If the node does not get ready.
-    pub async fn start(program: &Path, dir: &Path, tier2_url: Option<&str>) -> Result<Node> {
+    pub async fn start(
+        program: &Path,
+        dir: &Path,
+        tier2_url: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> Result<Node> {
         fs_err::create_dir_all(dir)?;
         let (grpc, http) = (free_address()?, free_address()?);
         let file = dir.join("gorego.yaml");
@@ -42,7 +48,8 @@ impl Node {
         command.arg("serve").arg("--config").arg(&file);
         command
             .env("GOREGO_HTTP_ADDR", http.to_string())
-            .env("GOREGO_LOG_FORMAT", "json");
+            .env("GOREGO_LOG_FORMAT", "json")
+            .envs(fields.iter().map(|(field, value)| (variable(field), *value)));
         let name = format!("the node in {}", dir.display());
         let mut service = Service::start(&name, &mut command, &dir.join(LOG))?;
         service
@@ -102,6 +109,20 @@ impl Node {
         Ok(sum(&self.metrics().await?, "gorego_calls_total", is_write))
     }
 
+    /// The sum of a counter over all its labels.
+    ///
+    /// # Errors
+    /// If the node's metrics cannot be had, or have no counter of this name: a scenario that counts nothing proves nothing.
+    pub async fn counter(&self, name: &str) -> Result<u64> {
+        let metrics = self.metrics().await?;
+        let declared = format!("# TYPE {name} counter");
+        ensure!(
+            metrics.lines().any(|line| line == declared),
+            "the node has no counter {name}"
+        );
+        Ok(sum(&metrics, name, |_| true))
+    }
+
     /// Ends the node as an operator does, and insists on a clean end.
     ///
     /// # Errors
@@ -131,6 +152,11 @@ impl Node {
 
 fn tier1_dir(dir: &Path) -> PathBuf {
     dir.join("tier1")
+}
+
+/// The environment variable of a field.
+fn variable(field: &str) -> String {
+    format!("GOREGO_{}", field.to_uppercase().replace('.', "_"))
 }
 
 /// The node's YAML file: as JSON, which is YAML with safe quoting.
@@ -180,6 +206,11 @@ plain 5
         assert_eq!(sum(metrics, "calls", |labels| labels.contains("/Write\"")), 3);
         assert_eq!(sum(metrics, "plain", |_| true), 5);
         assert_eq!(sum(metrics, "none", |_| true), 0);
+    }
+
+    #[test]
+    fn a_field_has_a_variable() {
+        assert_eq!(variable("tier2.when_down"), "GOREGO_TIER2_WHEN_DOWN");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The scenarios: builds of the sample workspace through real nodes, each judged by Bazel's own execution log.
 
+mod eviction;
+mod modes;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -79,7 +82,7 @@ impl Scenarios {
     /// # Errors
     /// The first claim that did not hold.
     pub async fn smoke(&mut self, upstream: &Upstream) -> Result<()> {
-        let node = self.node(upstream, "a", upstream.url().as_deref()).await?;
+        let node = self.node(upstream, "a", upstream.url().as_deref(), &[]).await?;
         let reference = self.cold(upstream, &node, SMOKE, SMOKE_ACTIONS_MIN).await?;
         self.fetched("warm", upstream, &node, SMOKE, &reference).await?;
         self.second_node(upstream, &node, SMOKE, &reference).await?;
@@ -94,7 +97,7 @@ impl Scenarios {
         let Upstream::Mock(mock) = upstream else {
             bail!("the matrix needs a Tier 2 that can be suspended and tells what it was asked");
         };
-        let node = self.node(upstream, "a", Some(&mock.url())).await?;
+        let node = self.node(upstream, "a", Some(&mock.url()), &[]).await?;
         let reference = self.cold(upstream, &node, WHOLE, WHOLE_ACTIONS_MIN).await?;
 
         let mark = mock.mark();
@@ -119,12 +122,14 @@ impl Scenarios {
         );
 
         node.stop_and_wipe_tier1().await?;
-        let mut node = self.node(upstream, "a", Some(&mock.url())).await?;
+        let mut node = self.node(upstream, "a", Some(&mock.url()), &[]).await?;
         self.fetched("tier 1 wiped", upstream, &node, WHOLE, &reference)
             .await?;
         self.minimal_then_full(upstream, &node, &reference).await?;
         self.outage(upstream, mock, &mut node, &reference).await?;
-        node.stop().await
+        node.stop().await?;
+        self.evictions(upstream, mock).await.context("evictions")?;
+        self.modes(upstream, mock).await.context("tier 2 lost midway")
     }
 
     /// Frees what Bazel holds: its server and its output trees.
@@ -144,10 +149,16 @@ impl Scenarios {
         }
     }
 
-    async fn node(&mut self, upstream: &Upstream, name: &str, tier2_url: Option<&str>) -> Result<Node> {
+    async fn node(
+        &mut self,
+        upstream: &Upstream,
+        name: &str,
+        tier2_url: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> Result<Node> {
         let dir = self.dir.join(format!("{}-{name}", upstream.name()));
         self.node_dirs.insert(dir.clone());
-        Node::start(&self.gorego, &dir, tier2_url).await
+        Node::start(&self.gorego, &dir, tier2_url, fields).await
     }
 
     /// The first build through fresh nodes: nothing can be a hit, everything is uploaded.
@@ -213,7 +224,7 @@ impl Scenarios {
         reference: &Reference,
     ) -> Result<()> {
         let url = upstream.url().unwrap_or_else(|| first.url());
-        let second = self.node(upstream, "b", Some(&url)).await?;
+        let second = self.node(upstream, "b", Some(&url), &[]).await?;
         self.fetched("second node, empty tier 1", upstream, &second, targets, reference)
             .await?;
         second.stop().await

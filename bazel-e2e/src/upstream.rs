@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use mock_upstream::{Counts, Digest, Mock};
+use mock_upstream::{Counts, Digest, Match, Mock, method};
 
 use crate::casd::Casd;
 use crate::node::Node;
@@ -94,6 +94,14 @@ impl Upstream {
     }
 }
 
+impl Contents {
+    /// How many action results.
+    #[must_use]
+    pub fn actions(&self) -> usize {
+        self.actions.len()
+    }
+}
+
 impl Watched {
     /// Starts a mock on a free loopback port.
     ///
@@ -141,6 +149,32 @@ impl Watched {
             blobs: self.0.blobs(INSTANCE),
             actions: self.0.actions(INSTANCE),
         }
+    }
+
+    /// Loses about half of its blobs and no action result. Returns how many went. They are chosen by the hexadecimal digit
+    /// `by` of their hashes (from 0), so that another digit chooses another half.
+    #[must_use]
+    pub fn evict_half(&self, by: usize) -> usize {
+        let blobs = self.0.blobs(INSTANCE).into_iter();
+        blobs
+            .filter(|digest| digest.hash_hex().as_bytes()[by] < b'8')
+            .filter(|digest| self.0.evict(INSTANCE, digest))
+            .count()
+    }
+
+    /// Loses everything.
+    pub fn clear(&self) {
+        self.0.clear();
+    }
+
+    /// Returns when so many action results were written since the mock began or [`Watched::clear_log`] was called.
+    pub async fn updated(&self, count: usize) {
+        self.0.finished(Match::method(method::UPDATE_ACTION), count).await;
+    }
+
+    /// Forgets what it was asked so far.
+    pub fn clear_log(&self) {
+        self.0.clear_log();
     }
 
     /// Closes its sockets and keeps what it stores.

@@ -1,0 +1,137 @@
+//! Tier 2 loses half of its blobs, and none of its action results, between two builds.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{DOWNLOAD_ALL, DOWNLOAD_MINIMAL, Scenarios, say};
+use crate::execlog::ExecutionLog;
+use crate::node::Node;
+use crate::upstream::{Upstream, Watched};
+
+/// Chains of actions, trees, binaries that later actions run: what a client that downloads little has to fetch when an action
+/// in the middle of it was lost.
+const CHAINS: &[&str] = &["//smoke/...", "//gen/..."];
+const CHAINS_ACTIONS_MIN: usize = 40;
+
+const DOWNLOAD_TOPLEVEL: &str = "--remote_download_outputs=toplevel";
+
+/// The node's counter of blobs that Tier 2 had lost and got back from Tier 1.
+const REPAIRED: &str = "gorego_repaired_blobs_total";
+
+/// What the node still knows and has when the second build comes.
+struct Memory {
+    says: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+    tier1_wiped: bool,
+}
+
+const MEMORIES: [Memory; 3] = [
+    Memory {
+        says: "leases live, tier 1 kept",
+        fields: &[("cas.lease", "1h"), ("ac.lease", "1h")],
+        tier1_wiped: false,
+    },
+    Memory {
+        says: "leases ended, tier 1 kept",
+        fields: &[("cas.lease", "0s"), ("ac.lease", "0s")],
+        tier1_wiped: false,
+    },
+    Memory {
+        says: "leases ended, tier 1 wiped",
+        fields: &[("cas.lease", "0s"), ("ac.lease", "0s")],
+        tier1_wiped: true,
+    },
+];
+
+impl Scenarios {
+    /// A build after the loss ends well: in every mode of downloads, whatever the node remembers. Where Bazel believes a hit
+    /// whose outputs are gone, it ends with exit code 39 instead.
+    ///
+    /// # Errors
+    /// The first claim that did not hold.
+    pub async fn evictions(&mut self, upstream: &Upstream, mock: &Watched) -> Result<()> {
+        mock.clear();
+        let node = self.node(upstream, "cold", Some(&mock.url()), &[]).await?;
+        self.bazel.expunge().await?;
+        // Built and not tested: what a test leaves behind differs from run to run.
+        let cold = self
+            .build("cold", "build", upstream, &node, &[DOWNLOAD_ALL], CHAINS)
+            .await?;
+        let reference = cold.log;
+        reference.require_no_hits()?;
+        ensure!(
+            reference.cacheable() >= CHAINS_ACTIONS_MIN,
+            "only {} cacheable actions, {CHAINS_ACTIONS_MIN} or more were expected",
+            reference.cacheable()
+        );
+        node.stop().await?;
+        for memory in &MEMORIES {
+            let node = self
+                .node(upstream, "evicted", Some(&mock.url()), memory.fields)
+                .await?;
+            let node = self.eviction(upstream, mock, node, memory, &reference).await;
+            node.context(memory.says)?.stop_and_wipe_tier1().await?;
+        }
+        Ok(())
+    }
+
+    async fn eviction(
+        &mut self,
+        upstream: &Upstream,
+        mock: &Watched,
+        mut node: Node,
+        memory: &Memory,
+        reference: &ExecutionLog,
+    ) -> Result<Node> {
+        let Memory {
+            says,
+            fields,
+            tier1_wiped,
+        } = memory;
+        // Fills Tier 1, and makes Tier 2 whole again after the eviction before.
+        self.bazel.expunge().await?;
+        let scenario = format!("before, {says}");
+        let _filled = self
+            .build(&scenario, "build", upstream, &node, &[DOWNLOAD_ALL], CHAINS)
+            .await?;
+        for (half, mode) in [DOWNLOAD_MINIMAL, DOWNLOAD_TOPLEVEL].into_iter().enumerate() {
+            let evicted = mock.evict_half(half);
+            ensure!(evicted > 0, "nothing was evicted");
+            if *tier1_wiped {
+                node.stop_and_wipe_tier1().await?;
+                node = self.node(upstream, "evicted", Some(&mock.url()), fields).await?;
+            }
+            self.bazel.expunge().await?;
+            let repaired = node.counter(REPAIRED).await?;
+            let (_, short) = mode.rsplit_once('=').unwrap_or_default();
+            let scenario = format!("half evicted, {says}, {short}");
+            let build = self
+                .build(&scenario, "build", upstream, &node, &[mode], CHAINS)
+                .await?;
+            build.log.require_same_outputs(reference)?;
+            let repaired = node.counter(REPAIRED).await? - repaired;
+            let hits = build.log.hits();
+            say(
+                upstream.name(),
+                &format!(
+                    "{evicted} blobs were evicted, {repaired} repaired from tier 1, {hits} actions were hits"
+                ),
+            );
+            if *tier1_wiped {
+                ensure!(
+                    repaired == 0,
+                    "{repaired} blobs were repaired from an empty tier 1"
+                );
+                build.log.require_some_executed()?;
+            } else {
+                // Tier 1 has all bytes: nothing has to be built again.
+                build.log.require_all_hits()?;
+            }
+            let ended = fields.contains(&("cas.lease", "0s"));
+            ensure!(
+                *tier1_wiped || !ended || repaired > 0,
+                "nothing was repaired, though tier 1 has what tier 2 lost"
+            );
+        }
+        Ok(node)
+    }
+}
