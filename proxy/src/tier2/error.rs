@@ -44,6 +44,39 @@ impl Tier2Error {
     pub fn down(cause: impl Into<BoxError>) -> Tier2Error {
         Tier2Error::Down(Cause(cause.into().into()))
     }
+
+    /// Whether the failure of a call that several callers share may have to do with the one in whose name it was made, and
+    /// so says nothing to the others (R5). Failures that pass by themselves do not.
+    pub fn may_be_the_callers_own(&self) -> bool {
+        match self {
+            Tier2Error::Answered(status) => match status.code {
+                Code::InvalidArgument
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Unauthenticated => true,
+                Code::Ok
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::NotFound
+                | Code::ResourceExhausted
+                | Code::Aborted
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss => false,
+            },
+            Tier2Error::NotFound
+            | Tier2Error::Down(_)
+            | Tier2Error::Corrupt(_)
+            | Tier2Error::Short
+            | Tier2Error::Stalled
+            | Tier2Error::DeadlineExceeded
+            | Tier2Error::Aborted => false,
+        }
+    }
 }
 
 /// A shared cause of an outage: for the log, never for the client.
