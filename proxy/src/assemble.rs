@@ -24,7 +24,9 @@ use crate::tier2::health::{Health, Watched};
 use crate::tier2::metered::Metered;
 use crate::tier2::remote::{Connect, Endpoint, InstanceMap, NetConnector, RemoteOptions, RemoteTier2};
 use crate::tier2::split::Split;
-use crate::tiered::{BadBlobs, Pending, Publish, Reads, Tiered, WriteOptions, Writes};
+use crate::tiered::{
+    ActionOptions, Actions, BadBlobs, Pending, Publish, Reads, Tiered, WriteOptions, Writes,
+};
 
 /// Connections that clients may have at once. A few thousand build machines, each with a handful.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -106,6 +108,12 @@ impl Node {
             metrics.uploads.clone(),
         );
 
+        let options = ActionOptions {
+            lease: config.ac.lease,
+            memory_bytes: usize::try_from(config.ac.memory.bytes()).unwrap_or(usize::MAX),
+        };
+        let actions = Actions::new(reads.clone(), writes.clone(), &options, metrics.actions.clone());
+
         let (phase, phases) = watch::channel(Phase::Serving);
         let readiness = Readiness::new(phases, health, config.readiness.tier2);
         let options = EdgeOptions {
@@ -114,9 +122,13 @@ impl Node {
             groups: config.share_groups.clone(),
             node_id,
         };
-        let (edge, serving) = Edge::new(options, Tiered::new(reads, writes, tier2), metrics.calls.clone())
-            .await
-            .map_err(anyhow::Error::from_boxed)?;
+        let (edge, serving) = Edge::new(
+            options,
+            Tiered::new(reads, writes, actions, tier2),
+            metrics.calls.clone(),
+        )
+        .await
+        .map_err(anyhow::Error::from_boxed)?;
         follow(&background, readiness.clone(), serving);
         let options = ListenerOptions {
             streams_max: config.limits.max_streams,

@@ -19,6 +19,8 @@ pub struct Metrics {
     pub calls: CallMetrics,
     /// Where reads were answered from.
     pub reads: ReadMetrics,
+    /// Action results.
+    pub actions: ActionMetrics,
     /// Uploads on their way through.
     pub uploads: UploadMetrics,
     /// The disk.
@@ -40,10 +42,6 @@ pub struct CallMetrics {
     pub sent_bytes: IntCounter,
     /// Bytes of blobs received from clients.
     pub received_bytes: IntCounter,
-    /// Action results that tier 2 had: the part of [`ReadMetrics::hits`] that is counted here.
-    pub action_hits: IntCounter,
-    /// Action results that it had not, or none that can be used: the same of [`ReadMetrics::misses`].
-    pub action_misses: IntCounter,
 }
 
 /// Where reads were answered from.
@@ -71,6 +69,24 @@ pub struct ReadMetrics {
     pub bad_blobs: IntGauge,
     /// Fetches that could not be kept on disk, by `reason` (`lagged`, `failed`, `too_large`, `full`).
     pub not_kept: IntCounterVec,
+}
+
+/// Action results.
+#[derive(Clone, Debug)]
+pub struct ActionMetrics {
+    /// Answered with our copy: the part of [`ReadMetrics::hits`] that is counted here.
+    pub hits_tier1: IntCounter,
+    /// Answered with tier 2's word.
+    pub hits_tier2: IntCounter,
+    /// Those that tier 2 had not, or none that can be used: the same of [`ReadMetrics::misses`].
+    pub misses: IntCounter,
+    /// Misses though there is a result, by `reason` (`missing`, `bad`, `malformed`, `undecodable`, `too_many`,
+    /// `tree_too_large`, `tree_undecodable`, `tree_malformed`, `tree_child_lacking`, `tree_other_root`).
+    pub incomplete: IntCounterVec,
+    /// Copies in memory.
+    pub copies: IntGauge,
+    /// Bytes that they take.
+    pub copy_bytes: IntGauge,
 }
 
 /// Uploads on their way through.
@@ -158,8 +174,18 @@ impl Metrics {
                     "gorego_blob_received_bytes_total",
                     "Bytes of blobs received from clients.",
                 ),
-                action_hits: hits.with_label_values(&["2", "ac"]),
-                action_misses: misses.with_label_values(&["ac"]),
+            },
+            actions: ActionMetrics {
+                hits_tier1: hits.with_label_values(&["1", "ac"]),
+                hits_tier2: hits.with_label_values(&["2", "ac"]),
+                misses: misses.with_label_values(&["ac"]),
+                incomplete: make.counters(
+                    "gorego_action_results_incomplete_total",
+                    "Action results that were no hit, by reason.",
+                    &["reason"],
+                ),
+                copies: make.gauge("gorego_action_results", "Copies of action results in memory."),
+                copy_bytes: make.gauge("gorego_action_result_bytes", "Memory that the copies take."),
             },
             reads: ReadMetrics {
                 hits,
@@ -341,6 +367,7 @@ mod tests {
         metrics.calls.in_flight.with_label_values(&["Health/Check"]);
         metrics.reads.bytes.with_label_values(&["1"]);
         metrics.reads.not_kept.with_label_values(&["full"]);
+        metrics.actions.incomplete.with_label_values(&["missing"]);
         metrics.tier1.errors.with_label_values(&["read"]);
         metrics.tier2.total.with_label_values(&["read", "ok"]);
         metrics.tier2.seconds.with_label_values(&["read"]);

@@ -1,8 +1,12 @@
 //! The two tiers as one cache: reads fall through to Tier 2 and fill Tier 1, writes go to Tier 2 first.
 
 mod action;
+mod action_lines;
+mod action_table;
 mod bad;
 mod batch;
+mod closure;
+mod complete;
 mod contest;
 mod direct;
 mod error;
@@ -24,6 +28,7 @@ mod read;
 #[cfg(test)]
 mod read_harness;
 mod reading;
+mod recent;
 mod resume;
 mod ring;
 mod session;
@@ -42,7 +47,9 @@ use std::sync::Arc;
 use crate::call::InstanceName;
 use crate::tier2::{Offers, Tier2};
 
+pub use self::action::{ActionOptions, Actions};
 pub use self::bad::BadBlobs;
+pub use self::closure::Flaw;
 pub use self::error::CallError;
 pub use self::pending::{Pending, PendingCopy};
 pub use self::read::Reads;
@@ -57,15 +64,22 @@ pub use self::writes::{Publish, WriteOptions, WriteStatus, Writes};
 pub struct Tiered {
     /// Blobs and trees, out.
     pub reads: Reads,
-    /// Blobs in, presence, action results.
+    /// Blobs in, presence.
     pub writes: Writes,
+    /// Action results.
+    pub actions: Actions,
     tier2: Arc<dyn Tier2>,
 }
 
 impl Tiered {
-    /// Puts the two sides together. Both are over `tier2`.
-    pub fn new(reads: Reads, writes: Writes, tier2: Arc<dyn Tier2>) -> Tiered {
-        Tiered { reads, writes, tier2 }
+    /// Puts the sides together. All are over `tier2`.
+    pub fn new(reads: Reads, writes: Writes, actions: Actions, tier2: Arc<dyn Tier2>) -> Tiered {
+        Tiered {
+            reads,
+            writes,
+            actions,
+            tier2,
+        }
     }
 
     /// What Tier 2 allows for `instance`, as far as it is known. Asks nobody.

@@ -3,12 +3,12 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::checked::{Config, Limits, Tier1, Tier2, Tier2Place, Upstream, Watermarks};
+use super::checked::{Ac, Config, Limits, Tier1, Tier2, Tier2Place, Upstream, Watermarks};
 use super::fault::{Fault, Faults, Origin};
 use super::field::Effective;
 use super::instances::{self, Members, SplitGroup, UpstreamInstances};
 use super::leaf::Percent;
-use super::settings::{LimitsSettings, Settings, Tier1Settings, Tier2Settings};
+use super::settings::{AcSettings, LimitsSettings, Settings, Tier1Settings, Tier2Settings};
 use super::show;
 use super::size::ByteSize;
 use crate::call::InstanceName;
@@ -25,6 +25,9 @@ const BATCH_SIZE_MIN: ByteSize = ByteSize(64 * 1024);
 /// Clients accept messages of 4 MiB by default, and framing counts (CAP-12): 256 KiB are left for it.
 const BATCH_SIZE_MAX: ByteSize = ByteSize((4 * 1024 - 256) * 1024);
 
+/// More than any build's action results take, and a number that fits wherever memory is counted.
+const AC_MEMORY_MAX: ByteSize = ByteSize(64 * 1024 * 1024 * 1024);
+
 /// Checks the settings against each other. `None` comes with a fault; faults may also be added to a result.
 pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Faults) -> Option<Config> {
     let mut checks = Checks { effective, faults };
@@ -33,6 +36,7 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
     checks.directories(&settings);
     let watermarks = checks.watermarks(&settings.tier1);
     let max_blob_size = checks.max_blob_size(&settings.tier1);
+    let ac = checks.ac(&settings.ac);
     let tier2 = checks.tier2(settings.tier2, &settings.instances);
     Some(Config {
         listen_addr: settings.listen_addr,
@@ -46,6 +50,7 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
         },
         tier2: tier2?,
         share_groups: instances::share_groups(&settings.instances),
+        ac,
         upload: settings.upload,
         limits,
         shutdown: settings.shutdown,
@@ -118,6 +123,19 @@ impl Checks<'_> {
             max_batch_size: size,
             max_streams: limits.max_streams.get(),
             max_blob_size: Some(limits.max_blob_size).filter(|size| size.bytes() > 0),
+        }
+    }
+
+    fn ac(&mut self, ac: &AcSettings) -> Ac {
+        self.require(
+            ac.memory <= AC_MEMORY_MAX,
+            &["ac.memory"],
+            format!("found {}", ac.memory),
+            format!("a size of at most {AC_MEMORY_MAX}"),
+        );
+        Ac {
+            lease: ac.lease,
+            memory: ac.memory,
         }
     }
 

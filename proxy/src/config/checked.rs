@@ -21,11 +21,21 @@ pub struct Config {
     pub tier1: Tier1,
     pub tier2: Tier2,
     pub share_groups: ShareGroups,
+    pub ac: Ac,
     pub upload: Upload,
     pub limits: Limits,
     pub shutdown: Shutdown,
     pub readiness: Readiness,
     pub log: Log,
+}
+
+/// How copies of action results are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ac {
+    /// How long a copy is as good as Tier 2's word.
+    pub lease: Duration,
+    /// Memory for copies, and for what is known of trees.
+    pub memory: ByteSize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

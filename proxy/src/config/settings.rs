@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) tier1: Tier1Settings,
     pub(crate) tier2: Tier2Settings,
     pub(crate) instances: Members,
+    pub(crate) ac: AcSettings,
     pub(crate) upload: Upload,
     pub(crate) limits: LimitsSettings,
     pub(crate) shutdown: Shutdown,
@@ -53,6 +54,12 @@ pub(crate) struct Tier2Settings {
     pub(crate) stall_timeout: Duration,
     pub(crate) commit_timeout: Duration,
     pub(crate) when_down: WhenDown,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct AcSettings {
+    pub(crate) lease: Duration,
+    pub(crate) memory: ByteSize,
 }
 
 /// What happens to uploads that break off.
@@ -125,6 +132,10 @@ impl Settings {
                 when_down: leaves.leaf("tier2.when_down", "fail", "What is answered while Tier 2 is down. With `fail`, calls fail with UNAVAILABLE."),
             },
             instances: leaves.leaf("instances", "{}", "Share groups: instances of one group share what the node holds. An instance that is not named shares with none."),
+            ac: AcSettings {
+                lease: leaves.leaf("ac.lease", "60s", "How long a copy of an action result is as good as Tier 2's word; `0s` asks Tier 2 every time."),
+                memory: leaves.leaf("ac.memory", "64MiB", "Memory for copies of action results and for what is known of the trees that they refer to; at most 64GiB."),
+            },
             upload: Upload {
                 resume_window: leaves.leaf("upload.resume_window", "60s", "How long the bytes of a broken upload are kept for its client to go on; `0s` keeps none."),
             },

@@ -86,6 +86,8 @@ fn sample(path: &str) -> (&'static str, &'static [(&'static str, &'static str)])
         // There is one mode so far.
         "tier2.when_down" => ("fail", &[]),
         "instances" => ("{a: team, b: team}", &[]),
+        "ac.lease" => ("0s", &[]),
+        "ac.memory" => ("1GiB", &[]),
         "upload.resume_window" => ("0s", &[]),
         "limits.max_batch_size" => ("1MiB", &[]),
         "limits.max_streams" => ("256", &[]),

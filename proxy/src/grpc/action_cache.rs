@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use prost::Message;
 use proto::{reapi, wire};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::action_result::{Plan, Wanted, check};
 use super::caller::Caller;
@@ -14,7 +13,6 @@ use super::digests;
 use super::messages::PREFIX_BYTES;
 use super::services::Services;
 use super::status::{invalid, status_of};
-use crate::digest::{ActionDigest, Function};
 use crate::tier2::RawActionResult;
 
 /// Bytes that a result may have as a message of its own.
@@ -29,18 +27,12 @@ pub(super) async fn get(
     let call = caller.call(&request.instance_name)?;
     let function = digests::function(request.digest_function)?;
     let action = digests::action(function, request.action_digest.as_ref())?;
-    let found = services.tiered.writes.action(&call, &action).await;
-    let found = found.map_err(|error| status_of(&error, action));
-    let (encoded, result) = match found.and_then(|stored| readable(function, stored, action)) {
-        Ok(found) => found,
-        Err(status) => {
-            if status.code() == Code::NotFound {
-                services.calls.action_misses.inc();
-            }
-            return Err(status);
-        }
+    let found = services.tiered.actions.get(&call, &action).await;
+    let RawActionResult(encoded) = found.map_err(|error| status_of(&error, action))?;
+    // A hit decodes; inlining is only a favour in any case.
+    let Ok(result) = reapi::ActionResult::decode(encoded.clone()) else {
+        return Ok(wire::ActionResult(encoded));
     };
-    services.calls.action_hits.inc();
     let wanted = Wanted {
         stdout: request.inline_stdout,
         stderr: request.inline_stderr,
@@ -62,29 +54,9 @@ pub(super) async fn get(
             }
         }
     }
-    // It decoded above, so that it can be edited; inlining is only a favour in any case.
     Ok(wire::ActionResult(
         plan.apply(&encoded, &blobs).unwrap_or(encoded),
     ))
-}
-
-/// What a client can use of a stored result. What it cannot is as good as absent: the next update replaces it (AC-GET-07).
-fn readable(
-    function: Function,
-    RawActionResult(encoded): RawActionResult,
-    action: ActionDigest,
-) -> Result<(Bytes, reapi::ActionResult), Status> {
-    let fault = match reapi::ActionResult::decode(encoded.clone()) {
-        Ok(result) => match check(function, &result) {
-            Ok(()) => return Ok((encoded, result)),
-            Err(status) => status.message().to_owned(),
-        },
-        Err(error) => error.to_string(),
-    };
-    tracing::warn!(%action, fault, "an action result of tier 2 cannot be used");
-    Err(Status::not_found(format!(
-        "the stored action result cannot be used: {action}"
-    )))
 }
 
 /// Answers UpdateActionResult.
@@ -115,8 +87,8 @@ pub(super) async fn update(
     }
     services
         .tiered
-        .writes
-        .put_action(&call, &action, RawActionResult(encoded.clone()))
+        .actions
+        .put(&call, &action, RawActionResult(encoded.clone()))
         .await
         .map_err(|error| status_of(&error, action))?;
     Ok(wire::ActionResult(encoded))

@@ -84,6 +84,8 @@ fn verdict(error: &CallError) -> Verdict {
         }
         // For a reader that is an absence: the next upload heals it (CAS-GEN-13).
         CallError::BadBlob => Verdict::new(Code::NotFound, error.to_string()),
+        // Likewise for who asks for a result (AC-GET-02, AC-GET-07).
+        CallError::Incomplete(_) => Verdict::new(Code::NotFound, error.to_string()),
         CallError::MissingBlobs(missing) => Verdict {
             details: missing_blobs(error, missing),
             ..Verdict::new(Code::FailedPrecondition, error.to_string())

@@ -1,96 +1,115 @@
-//! Action results: Tier 2's word, every time. Updates of one key go to Tier 2 one after another (R7).
+//! Action results: our copy within its lease, else Tier 2's word by one question for all (R7); a hit only if all that it
+//! refers to is there (P3). Updates go to Tier 2 one after another.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout};
 
 use super::CallError;
+use super::action_lines::{Place, UpdateLines};
+use super::action_table::{ActionCopy, ActionTable, Answer, Awaited, Question, Way};
+use super::closure::References;
+use super::complete::Closures;
 use super::order::uploads_first;
-use super::writes::{Inner, Writes};
+use super::read::Reads;
+use super::writes::Writes;
 use crate::call::{ActionKey, Call};
 use crate::digest::ActionDigest;
-use crate::tier2::RawActionResult;
+use crate::metrics::ActionMetrics;
+use crate::tier2::{RawActionResult, Tier2, Tier2Error};
 
-/// Updates of one key that wait or are under way. More than a few clients that write the same key at once are not what a
-/// build does.
-const LINE_MAX: usize = 32;
+/// Questions to Tier 2 that are open at once, each a small call. Clients that need another one wait for a place.
+const QUESTIONS_MAX: usize = 1024;
 
-/// Updates that wait or are under way at once, whatever their keys. Each holds its result, whoever still waits for it.
-pub(super) const UPDATES_MAX: usize = 1024;
+/// How long a question that clients share may take: a connect and a first byte, twice.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The updates that are under way, in a line per key.
-#[derive(Default)]
-pub(super) struct UpdateLines(Mutex<Lines>);
+/// Shared questions per call, while updates of the same key keep outdating their answers. After them it asks for itself.
+const SHARED_QUESTIONS: usize = 3;
 
-#[derive(Default)]
-struct Lines {
-    by_key: HashMap<ActionKey, Line>,
-    /// Of all lines.
-    updates: usize,
+/// How action results are kept.
+#[derive(Debug, Clone)]
+pub struct ActionOptions {
+    /// How long a copy is as good as Tier 2's word. Zero asks every time.
+    pub lease: Duration,
+    /// Bytes of memory for copies, and for what is known of the trees that they refer to.
+    pub memory_bytes: usize,
 }
 
-struct Line {
-    /// Fires when the last in line is done.
-    last: oneshot::Receiver<()>,
-    len: usize,
+/// Action results through both tiers. Cheap to clone.
+#[derive(Clone)]
+pub struct Actions(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) reads: Reads,
+    pub(super) writes: Writes,
+    pub(super) closures: Closures,
+    pub(super) metrics: ActionMetrics,
+    table: Mutex<ActionTable>,
+    lines: UpdateLines,
+    questions: Arc<Semaphore>,
 }
 
-/// A place in a line.
-struct Place {
-    /// Fires when the one before is done; `None` for the first.
-    before: Option<oneshot::Receiver<()>>,
-    done: oneshot::Sender<()>,
+/// A result that was found, and who had it.
+struct Found {
+    copy: Arc<ActionCopy>,
+    is_ours: bool,
 }
 
-impl UpdateLines {
-    /// Takes the last place, in the order of the calls.
-    fn queue(&self, key: &ActionKey) -> Result<Place, CallError> {
-        let (done, last) = oneshot::channel();
-        let mut lines = self.0.lock();
-        if lines.updates == UPDATES_MAX {
-            return Err(CallError::Overloaded("too many updates at once"));
-        }
-        let before = match lines.by_key.entry(key.clone()) {
-            Entry::Vacant(free) => {
-                free.insert(Line { last, len: 1 });
-                None
-            }
-            Entry::Occupied(mut line) => {
-                let line = line.get_mut();
-                if line.len == LINE_MAX {
-                    return Err(CallError::Overloaded("too many updates of one action result"));
-                }
-                line.len += 1;
-                Some(std::mem::replace(&mut line.last, last))
-            }
-        };
-        lines.updates += 1;
-        Ok(Place { before, done })
+impl Actions {
+    /// Action results beside the blobs of `reads` and `writes`, over the same tiers.
+    pub fn new(reads: Reads, writes: Writes, options: &ActionOptions, metrics: ActionMetrics) -> Actions {
+        let half_bytes = options.memory_bytes / 2;
+        Actions(Arc::new(Inner {
+            reads,
+            writes,
+            closures: Closures::new(half_bytes),
+            metrics,
+            table: Mutex::new(ActionTable::new(options.lease, half_bytes)),
+            lines: UpdateLines::default(),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        }))
     }
 
-    fn leave(&self, key: &ActionKey) {
-        let mut lines = self.0.lock();
-        lines.updates -= 1;
-        if let Entry::Occupied(mut line) = lines.by_key.entry(key.clone()) {
-            line.get_mut().len -= 1;
-            if line.get().len == 0 {
-                line.remove();
-            }
-        }
-    }
-}
-
-impl Writes {
-    /// Reads an action result, as the bytes that Tier 2 has.
+    /// Reads an action result, as the bytes that Tier 2 has, or had no longer ago than the lease. What this node wrote is
+    /// read back at once.
     ///
     /// # Errors
-    /// [`crate::tier2::Tier2Error::NotFound`] is the only one that says that there is none.
-    pub async fn action(&self, call: &Call, key: &ActionDigest) -> Result<RawActionResult, CallError> {
-        Ok(self.0.tier2.action(call, key).await?)
+    /// [`Tier2Error::NotFound`] if there is none, [`CallError::Incomplete`] if it is of no use: these two are misses. If it
+    /// cannot be told whether it is of use, what stood in the way.
+    ///
+    /// # Cancel safety
+    /// A question to Tier 2 goes on for others when the future is dropped.
+    pub async fn get(&self, call: &Call, key: &ActionDigest) -> Result<RawActionResult, CallError> {
+        let found = match self.find(call, key).await {
+            Ok(found) => self.complete(call, &found.copy).await.map(|()| found),
+            Err(error) => Err(error),
+        };
+        let metrics = &self.0.metrics;
+        match found {
+            Ok(found) => {
+                let hits = if found.is_ours {
+                    &metrics.hits_tier1
+                } else {
+                    &metrics.hits_tier2
+                };
+                hits.inc();
+                Ok(found.copy.result.clone())
+            }
+            Err(error) => {
+                if let CallError::Incomplete(flaw) = &error {
+                    metrics.incomplete.with_label_values(&[flaw.reason()]).inc();
+                    tracing::info!(action = %key, reason = flaw.reason(), %flaw, "an action result cannot be used");
+                }
+                if let CallError::Incomplete(_) | CallError::Tier2(Tier2Error::NotFound) = &error {
+                    metrics.misses.inc();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Writes an action result, as the bytes that the client sent, after the updates of the same key that came before and
@@ -100,55 +119,157 @@ impl Writes {
     /// # Errors
     /// What Tier 2 says; [`CallError::Overloaded`] if too many updates wait, of the key or altogether;
     /// [`CallError::DeadlineExceeded`] if the caller's time was up before this one's turn, and nothing was sent;
-    /// [`crate::tier2::Tier2Error::Aborted`] if a blob that it names is being uploaded for too long;
+    /// [`Tier2Error::Aborted`] if a blob that it names is being uploaded for too long;
     /// [`CallError::MissingBlobs`] if the upload of one failed.
-    pub async fn put_action(
+    pub async fn put(
         &self,
         call: &Call,
         key: &ActionDigest,
         result: RawActionResult,
     ) -> Result<(), CallError> {
-        if self.0.tasks.stopping().is_cancelled() {
+        let tasks = &self.0.writes.0.tasks;
+        if tasks.stopping().is_cancelled() {
             return Err(CallError::ShuttingDown);
         }
         let place = self.0.lines.queue(&call.action(key))?;
-        let update = update(self.0.clone(), call.clone(), *key, result, place);
+        let update = update(self.clone(), call.clone(), *key, result, place);
         // The task ends early only if it panics, which nothing in it does.
+        tasks.spawn(update).await.unwrap_or(Err(CallError::ShuttingDown))
+    }
+
+    async fn find(&self, call: &Call, key: &ActionDigest) -> Result<Found, CallError> {
+        let action = call.action(key);
+        for _ in 0..SHARED_QUESTIONS {
+            if let Some(copy) = self.0.table.lock().current(&action, Instant::now()) {
+                return Ok(Found { copy, is_ours: true });
+            }
+            let mut awaited = self.awaited(call, &action).await?;
+            // Closed without an answer only by a node that goes down.
+            let answer = match awaited.wait_for(Option::is_some).await {
+                Ok(answer) => answer.clone(),
+                Err(_closed) => return Err(CallError::ShuttingDown),
+            };
+            match answer {
+                Some(Answer::Current(Ok(copy))) => return Ok(Found { copy, is_ours: false }),
+                Some(Answer::Current(Err(error))) if error.may_be_the_callers_own() => break,
+                Some(Answer::Current(Err(error))) => return Err(error.into()),
+                Some(Answer::Outdated) | None => {}
+            }
+        }
+        let sent = Instant::now();
+        let result = self.tier2().action(call, key).await?;
+        let copy = Arc::new(copy_of(key, result, sent));
+        Ok(Found { copy, is_ours: false })
+    }
+
+    /// The answer to a question that is on its way, or to one of our own.
+    async fn awaited(&self, call: &Call, key: &ActionKey) -> Result<Awaited, CallError> {
+        let place = self.0.questions.clone().acquire_owned().await;
+        let place = place.map_err(|_closed| CallError::ShuttingDown)?;
+        match self.0.table.lock().ask(key, &call.via, Instant::now()) {
+            Way::Join(awaited) => Ok(awaited),
+            Way::Ask(question, told) => {
+                let awaited = told.subscribe();
+                let asking = Asking {
+                    actions: self.clone(),
+                    key: key.clone(),
+                    question,
+                    told,
+                    _place: place,
+                };
+                drop(self.0.reads.0.tasks.spawn(asking.ask(call.for_node())));
+                Ok(awaited)
+            }
+        }
+    }
+
+    fn tier2(&self) -> &Arc<dyn Tier2> {
+        &self.0.writes.0.tier2
+    }
+
+    fn show_size(&self, table: &ActionTable) {
+        let (count, bytes) = table.size();
         self.0
-            .tasks
-            .spawn(update)
-            .await
-            .unwrap_or(Err(CallError::ShuttingDown))
+            .metrics
+            .copies
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.0
+            .metrics
+            .copy_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// A question to Tier 2, which belongs to the node.
+struct Asking {
+    actions: Actions,
+    key: ActionKey,
+    question: Question,
+    told: watch::Sender<Option<Answer>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Asking {
+    async fn ask(self, call: Call) {
+        let key = self.key.action;
+        let answer = timeout(QUESTION_PATIENCE, self.actions.tier2().action(&call, &key)).await;
+        let answer = answer.unwrap_or(Err(Tier2Error::Stalled));
+        let answer = answer.map(|result| Arc::new(copy_of(&key, result, self.question.sent)));
+        let mut table = self.actions.0.table.lock();
+        let answer = table.answered(&self.key, self.question, answer);
+        self.actions.show_size(&table);
+        drop(table);
+        self.told.send_replace(Some(answer));
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if self.told.borrow().is_none() {
+            self.actions.0.table.lock().given_up(&self.key, self.question);
+        }
+    }
+}
+
+fn copy_of(key: &ActionDigest, result: RawActionResult, dated: Instant) -> ActionCopy {
+    ActionCopy {
+        references: References::of(key.0.function(), &result),
+        result,
+        dated,
     }
 }
 
 async fn update(
-    inner: Arc<Inner>,
+    actions: Actions,
     call: Call,
     key: ActionDigest,
     result: RawActionResult,
-    place: Place,
+    mut place: Place,
 ) -> Result<(), CallError> {
-    if let Some(before) = place.before {
-        // Dropped or fired: either way it is done.
-        let _done = before.await;
-    }
-    let outcome = send(&inner, &call, &key, result).await;
-    inner.lines.leave(&call.action(&key));
-    let _last = place.done.send(());
+    place.turn().await;
+    let outcome = actions.send(&call, &key, result).await;
+    actions.0.lines.leave(&call.action(&key), place);
     outcome
 }
 
-async fn send(
-    inner: &Inner,
-    call: &Call,
-    key: &ActionDigest,
-    result: RawActionResult,
-) -> Result<(), CallError> {
-    uploads_first(inner, call, key.0.function(), &result).await?;
-    if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return Err(CallError::DeadlineExceeded);
+impl Actions {
+    async fn send(&self, call: &Call, key: &ActionDigest, result: RawActionResult) -> Result<(), CallError> {
+        uploads_first(&self.0.writes.0, call, key.0.function(), &result).await?;
+        if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(CallError::DeadlineExceeded);
+        }
+        let action = call.action(key);
+        self.0.table.lock().raise(&action);
+        let ack = self.tier2().put_action(call, key, result.clone()).await;
+        let mut table = self.0.table.lock();
+        match &ack {
+            Ok(ack) => table.acknowledged(&action, Arc::new(copy_of(key, result, ack.sent_at))),
+            // It may have been stored all the same, or may be stored yet.
+            Err(_) => table.raise(&action),
+        }
+        self.show_size(&table);
+        drop(table);
+        ack?;
+        Ok(())
     }
-    let _ack = inner.tier2.put_action(call, key, result).await?;
-    Ok(())
 }

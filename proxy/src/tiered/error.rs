@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::closure::Flaw;
 use crate::blob::DigestMismatch;
 use crate::digest::Digest;
 use crate::tier2::Tier2Error;
@@ -39,6 +40,9 @@ pub enum CallError {
     /// An action result names blobs whose upload through this node failed and that Tier 2 does not have.
     #[error("{} blobs that the action result names are missing", .0.len())]
     MissingBlobs(Arc<[Digest]>),
+    /// An action result was found that is no hit: something that it refers to is not there, or it is of no use at all.
+    #[error("the stored action result cannot be used: {0}")]
+    Incomplete(Flaw),
     /// A bound of this node was reached.
     #[error("{0}")]
     Overloaded(&'static str),
@@ -48,4 +52,10 @@ pub enum CallError {
     /// The node is going down.
     #[error("this node is shutting down")]
     ShuttingDown,
+}
+
+impl From<Flaw> for CallError {
+    fn from(flaw: Flaw) -> CallError {
+        CallError::Incomplete(flaw)
+    }
 }

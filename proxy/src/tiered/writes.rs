@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::action::UpdateLines;
 use super::bad::BadBlobs;
 use super::names::Names;
 use super::pending::Pending;
@@ -64,7 +63,6 @@ pub(super) struct Inner {
     pub(super) contests: Contests,
     pub(super) batches: Arc<Batches>,
     pub(super) failed: Arc<FailedUploads>,
-    pub(super) lines: UpdateLines,
     /// Rights to have a batch on its way.
     pub(super) batch_places: Arc<Semaphore>,
     open: Arc<Semaphore>,
@@ -94,7 +92,6 @@ impl Writes {
             contests: Contests::new(failed.clone()),
             batches: Arc::default(),
             failed,
-            lines: UpdateLines::default(),
             batch_places: Arc::new(Semaphore::new(BATCHES_MAX)),
             open: Arc::new(Semaphore::new(UPLOADS_MAX)),
             names: Mutex::new(Names::new(metrics.kept_for_resume.clone())),

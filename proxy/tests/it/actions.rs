@@ -54,22 +54,6 @@ async fn inlining_adds_what_was_asked_for_and_changes_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_action_result_is_asked_of_tier_2_every_time() {
-    // P2: another node may have written a newer one.
-    let site = Harness::new().start().await;
-    let client = site.client();
-    let action = Digest::of(b"action");
-    assert_eq!(code(client.action(&action).await), Code::NotFound);
-    for text in ["one", "two"] {
-        let result = result_with(&Digest::of(text.as_bytes()));
-        site.mock.put_action("", &action, result.clone());
-        assert_eq!(client.action(&action).await.unwrap(), result);
-    }
-    site.mock.evict_action("", &action);
-    assert_eq!(code(client.action(&action).await), Code::NotFound);
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_action_result_waits_for_the_uploads_that_it_names() {
     // P1, R16
     let site = Harness::new().start().await;

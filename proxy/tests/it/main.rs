@@ -5,11 +5,13 @@
     reason = "clippy sees a test in the #[test] function, but not in the helpers beside it"
 )]
 
+mod action_copies;
 mod actions;
 mod bad_blobs;
 mod batches;
 mod capabilities;
 mod client;
+mod completeness;
 mod conformance_suite;
 mod harness;
 mod metrics;

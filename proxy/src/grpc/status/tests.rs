@@ -3,6 +3,7 @@ use std::fmt::Write;
 use super::*;
 use crate::blob::DigestMismatch;
 use crate::digest::{Digest, Function};
+use crate::tiered::Flaw;
 
 const ALL_CODES: [Code; 17] = [
     Code::Ok,
@@ -59,6 +60,7 @@ fn every_error_has_the_code_that_its_table_says() {
         ("DataLoss", CallError::DataLoss),
         ("BadBlob", CallError::BadBlob),
         ("MissingBlobs", CallError::MissingBlobs([hello()].into())),
+        ("Incomplete", Flaw::Missing(hello()).into()),
         ("Overloaded", CallError::Overloaded("too many uploads are kept")),
         ("DeadlineExceeded", CallError::DeadlineExceeded),
         ("ShuttingDown", CallError::ShuttingDown),

@@ -29,7 +29,9 @@ use crate::tier1::disk::memory::MemoryDisk;
 use crate::tier1::{Tier1, Tier1Options};
 use crate::tier2::Tier2;
 use crate::tier2::memory::MemoryTier2;
-use crate::tiered::{BadBlobs, Pending, Publish, Reads, Tiered, WriteOptions, Writes};
+use crate::tiered::{
+    ActionOptions, Actions, BadBlobs, Pending, Publish, Reads, Tiered, WriteOptions, Writes,
+};
 
 /// Bytes of blobs in a batch, small so that tests can pass it.
 pub(super) const BATCH_BYTES_MAX: u64 = 1 << 20;
@@ -255,5 +257,10 @@ async fn tiered(tier2: &Arc<MemoryTier2>, metrics: &Metrics, tasks: &TaskGroup) 
         tasks.clone(),
         uploads,
     );
-    Tiered::new(reads, writes, tier2)
+    let options = ActionOptions {
+        lease: Duration::ZERO,
+        memory_bytes: 1 << 20,
+    };
+    let actions = Actions::new(reads.clone(), writes.clone(), &options, metrics.actions.clone());
+    Tiered::new(reads, writes, actions, tier2)
 }

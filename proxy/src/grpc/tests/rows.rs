@@ -274,6 +274,7 @@ fn exits_with(exit_code: i32) -> reapi::ActionResult {
 async fn nothing_is_demanded_of_an_action_but_its_digest() {
     // AC-UPD-03, AC-UPD-04, AC-UPD-17, AC-GET-17
     let node = Node::new().await;
+    node.plant(b"stdout");
     let mut client = node.action_cache().await;
     let request = wire::UpdateActionResultRequest {
         action_digest: Some(digest(b"no action at all")),
@@ -285,9 +286,10 @@ async fn nothing_is_demanded_of_an_action_but_its_digest() {
 }
 
 #[tokio::test]
-async fn what_becomes_of_a_result_in_tier_2_is_seen_at_once() {
+async fn without_a_lease_what_becomes_of_a_result_in_tier_2_is_seen_at_once() {
     // PXY-41, PXY-43, P2
     let node = Node::new().await;
+    node.plant(b"stdout");
     let mut client = node.action_cache().await;
     assert_eq!(code(client.get_action_result(get()).await), Code::NotFound);
     for exit_code in [1, 2] {

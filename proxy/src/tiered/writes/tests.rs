@@ -9,7 +9,7 @@ use crate::tier1::Tier1Options;
 use crate::tier1::disk::memory::{MemoryDisk, Step};
 use crate::tier2::memory::MemoryTier2;
 use crate::tier2::{RawActionResult, UpstreamStatus};
-use crate::tiered::{PendingCopy, Pushed};
+use crate::tiered::{ActionOptions, Actions, PendingCopy, Pushed, Reads};
 
 mod batches;
 mod concurrent;
@@ -35,6 +35,7 @@ struct Node {
     pending: Arc<Pending>,
     bad: Arc<BadBlobs>,
     writes: Writes,
+    actions: Actions,
     tasks: TaskGroup,
     /// Tier 1's own tasks, which do not end.
     _tier1_tasks: TaskGroup,
@@ -73,6 +74,14 @@ impl Node {
         let tier2 = Arc::new(MemoryTier2::default());
         let pending = Arc::new(Pending::new());
         let bad = Arc::new(BadBlobs::new(metrics.reads.bad_blobs.clone()));
+        let reads = Reads::new(
+            tier1.clone(),
+            Arc::new(tier2.clone()),
+            pending.clone(),
+            bad.clone(),
+            tasks.clone(),
+            metrics.reads.clone(),
+        );
         let writes = Writes::new(
             tier1.clone(),
             Arc::new(tier2.clone()),
@@ -85,6 +94,11 @@ impl Node {
             tasks.clone(),
             metrics.uploads.clone(),
         );
+        let options = ActionOptions {
+            lease: Duration::from_secs(60),
+            memory_bytes: 1 << 20,
+        };
+        let actions = Actions::new(reads, writes.clone(), &options, metrics.actions.clone());
         Node {
             disk,
             tier1,
@@ -92,6 +106,7 @@ impl Node {
             pending,
             bad,
             writes,
+            actions,
             tasks,
             _tier1_tasks: tier1_tasks,
             metrics,

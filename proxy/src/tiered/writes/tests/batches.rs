@@ -1,8 +1,9 @@
 use futures::FutureExt;
+use prost::Message as _;
 
 use super::*;
 use crate::blob::Verified;
-use crate::tiered::action::UPDATES_MAX;
+use crate::tiered::action_lines::UPDATES_MAX;
 use crate::tiered::write_batch::BATCHES_MAX;
 
 fn whole(blob: &Blob) -> (Verified, Bytes) {
@@ -151,26 +152,30 @@ fn action() -> ActionDigest {
 }
 
 fn result(text: &'static str) -> RawActionResult {
-    RawActionResult(Bytes::from_static(text.as_bytes()))
+    let result = proto::reapi::ActionResult {
+        stdout_raw: text.into(),
+        ..Default::default()
+    };
+    RawActionResult(result.encode_to_vec().into())
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_action_result_is_read_back_as_it_was_written() {
     // AC-UPD-01, AC-UPD-10
     let node = Node::new();
-    let missing = node.writes.action(&call(), &action()).await;
+    let missing = node.actions.get(&call(), &action()).await;
     assert!(
         matches!(missing, Err(CallError::Tier2(Tier2Error::NotFound))),
         "{missing:?}"
     );
     for text in ["one", "two"] {
-        let put = node.writes.put_action(&call(), &action(), result(text)).await;
+        let put = node.actions.put(&call(), &action(), result(text)).await;
         put.unwrap();
-        let found = node.writes.action(&call(), &action()).await;
+        let found = node.actions.get(&call(), &action()).await;
         assert_eq!(found.unwrap(), result(text));
     }
     node.tier2.fail_with(Some(answered(Code::Internal)));
-    let put = node.writes.put_action(&call(), &action(), result("three")).await;
+    let put = node.actions.put(&call(), &action(), result("three")).await;
     assert!(
         matches!(put, Err(CallError::Tier2(Tier2Error::Answered(_)))),
         "{put:?}"
@@ -183,7 +188,7 @@ async fn updates_of_one_key_reach_tier_2_in_order_and_outlive_their_clients() {
     // R7, PXY-42
     let node = Node::new();
     let (call, action) = (call(), action());
-    let put = |text| node.writes.put_action(&call, &action, result(text));
+    let put = |text| node.actions.put(&call, &action, result(text));
     node.tier2.hold_writes_at(0);
     let mut first = Box::pin(put("first"));
     assert!(waits(&mut first).await);
@@ -195,7 +200,7 @@ async fn updates_of_one_key_reach_tier_2_in_order_and_outlive_their_clients() {
     third.await.unwrap();
     first.await.unwrap();
     assert_eq!(node.tier2.count("put_action"), 3);
-    let found = node.writes.action(&call, &action).await;
+    let found = node.actions.get(&call, &action).await;
     assert_eq!(found.unwrap(), result("third"));
     node.settles().await;
 }
@@ -207,12 +212,12 @@ async fn a_line_of_updates_is_bounded_and_a_late_one_is_not_sent() {
         deadline: Some(Instant::now()),
         ..call()
     };
-    let put = node.writes.put_action(&late, &action(), result("late")).await;
+    let put = node.actions.put(&late, &action(), result("late")).await;
     assert!(matches!(put, Err(CallError::DeadlineExceeded)), "{put:?}");
     assert_eq!(node.tier2.count("put_action"), 0);
 
     let (call, action) = (call(), action());
-    let put = |_| node.writes.put_action(&call, &action, result("same"));
+    let put = |_| node.actions.put(&call, &action, result("same"));
     let outcomes = futures::future::join_all((0..64).map(put)).await;
     let refused = |outcome: &&Result<(), CallError>| matches!(outcome, Err(CallError::Overloaded(_)));
     assert_eq!(outcomes.iter().filter(refused).count(), 32);
@@ -244,7 +249,7 @@ async fn an_action_result_waits_for_the_uploads_of_what_it_names() {
         let blob = Blob::of_len(2 * CHUNK);
         let mut upload = node.begin(&blob, "name").await;
         push_all(&mut upload, &blob, 0..CHUNK).await;
-        let mut put = Box::pin(node.writes.put_action(&call, &action, result_naming(&blob)));
+        let mut put = Box::pin(node.actions.put(&call, &action, result_naming(&blob)));
         assert!(waits(&mut put).await);
         assert_eq!(node.tier2.count("put_action"), 0);
         if ends_well {
@@ -271,7 +276,7 @@ async fn an_action_result_waits_for_a_stalled_upload_only_so_long_and_for_others
     let mut upload = node.begin(&stalled, "name").await;
     push_all(&mut upload, &stalled, 0..CHUNK).await;
     let (call, action) = (call(), action());
-    let put = |blob| node.writes.put_action(&call, &action, result_naming(blob));
+    let put = |blob| node.actions.put(&call, &action, result_naming(blob));
     put(&other).await.unwrap();
     let began = Instant::now();
     let error = put(&stalled).await.unwrap_err();
@@ -289,7 +294,7 @@ async fn an_action_result_waits_for_the_batches_with_what_it_names() {
     let (call, action) = (call(), action());
     let mut batch = Box::pin(node.writes.batch(&call, vec![whole(&blob)]));
     assert!(waits(&mut batch).await);
-    let mut put = Box::pin(node.writes.put_action(&call, &action, result_naming(&blob)));
+    let mut put = Box::pin(node.actions.put(&call, &action, result_naming(&blob)));
     assert!(waits(&mut put).await);
     assert_eq!(node.tier2.count("put_action"), 0);
     node.tier2.hold_writes_at(u64::MAX);
@@ -334,7 +339,7 @@ async fn updates_that_outlive_their_clients_are_bounded() {
     let call = &call;
     let put = |number: usize| async move {
         let key = ActionDigest(Blob::of_len(number + 1).digest);
-        node.writes.put_action(call, &key, result("same")).await
+        node.actions.put(call, &key, result("same")).await
     };
     for number in 0..UPDATES_MAX {
         assert!(put(number).now_or_never().is_none());
@@ -369,7 +374,7 @@ async fn an_action_result_that_names_a_failed_upload_is_refused_until_tier_2_has
     // R16
     let node = Node::new();
     let (call, action) = (call(), action());
-    let put = |blob| node.writes.put_action(&call, &action, result_naming(blob));
+    let put = |blob| node.actions.put(&call, &action, result_naming(blob));
     let (streamed, batched) = (Blob::of_len(2 * CHUNK), Blob::of_len(10));
     node.tier2.fail_with(Some(answered(Code::ResourceExhausted)));
     node.upload(&streamed, "name").await.unwrap_err();

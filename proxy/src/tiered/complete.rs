@@ -1,0 +1,205 @@
+//! Whether all is there that an action result refers to (P3, R6).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::task::{spawn_blocking, yield_now};
+
+use super::CallError;
+use super::action::Actions;
+use super::action_table::ActionCopy;
+use super::closure::{
+    Closure, Flaw, OutputDirectory, REFERENCES_MAX, References, WALK_BYTES_MAX, Walk, of_tree,
+};
+use super::recent::Recent;
+use crate::call::{Call, Scope};
+use crate::digest::Digest;
+use crate::tier2::Tier2Error;
+
+/// Bytes of Trees and Directories that are held at once to look into them. Who wants more waits for others to be done.
+const READ_ROOM_BYTES: u32 = 128 << 20;
+
+/// Directories that are read at once, and their bytes: a batch stays below what servers accept in one message.
+const BATCH_DIRECTORIES: usize = 256;
+const BATCH_BYTES_MAX: u64 = 2 << 20;
+
+/// Bytes of a Tree from which a thread of its own looks into it, and references that are gone through in one turn: each a
+/// few milliseconds that other calls should not have to wait.
+const TREE_BYTES_IN_PLACE: usize = 256 << 10;
+const TURN_REFERENCES: usize = 4096;
+
+/// What is known of trees. What a digest leads to never changes; but a scope does not learn from another.
+pub(super) struct Closures {
+    known: Mutex<Recent<(Scope, OutputDirectory), Arc<Closure>>>,
+    /// In bytes.
+    room: Semaphore,
+}
+
+impl Closures {
+    /// Nothing known, and `bytes_max` to remember it in.
+    pub(super) fn new(bytes_max: usize) -> Closures {
+        Closures {
+            known: Mutex::new(Recent::new(bytes_max)),
+            room: Semaphore::new(READ_ROOM_BYTES as usize),
+        }
+    }
+}
+
+impl Actions {
+    /// Returns if Tier 2 has every blob that the result refers to, and that is known well enough.
+    ///
+    /// # Errors
+    /// [`CallError::Incomplete`] if it is certain that one is not there or that the result is of no use; anything else if
+    /// it could not be found out.
+    pub(super) async fn complete(&self, call: &Call, copy: &ActionCopy) -> Result<(), CallError> {
+        let references = copy.references.as_ref().map_err(|flaw| flaw.clone())?;
+        let all = self.all_references(call, references).await?;
+        let mut asked = Vec::new();
+        for (number, digest) in all.into_iter().enumerate() {
+            if number % TURN_REFERENCES == TURN_REFERENCES - 1 {
+                yield_now().await;
+            }
+            if self.0.writes.0.bad.is_bad(&call.blob(&digest)) {
+                return Err(Flaw::Bad(digest).into());
+            }
+            asked.push(digest);
+        }
+        let missing = self.0.writes.find_missing(call, &asked).await?;
+        match missing.first() {
+            Some(missing) => Err(Flaw::Missing(*missing).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Every blob that a result refers to, each once.
+    async fn all_references(&self, call: &Call, references: &References) -> Result<Vec<Digest>, CallError> {
+        let mut all: Vec<Digest> = references.named().collect();
+        if !references.directories.is_empty() {
+            let mut seen: HashSet<Digest> = all.iter().copied().collect();
+            for directory in &references.directories {
+                let closure = self.closure(call, *directory).await?;
+                // The directories of a Tree are in it; only where a root is named are they blobs as well.
+                let directories: &[Digest] = match directory {
+                    OutputDirectory::Tree { root: None, .. } => &[],
+                    OutputDirectory::Tree { .. } | OutputDirectory::Root(_) => &closure.directories,
+                };
+                for digest in directories.iter().chain(&closure.files) {
+                    if seen.insert(*digest) {
+                        all.push(*digest);
+                    }
+                }
+                if all.len() > REFERENCES_MAX {
+                    return Err(Flaw::TooMany.into());
+                }
+                yield_now().await;
+            }
+        }
+        Ok(all)
+    }
+
+    /// What an output directory leads to.
+    pub(super) async fn closure(
+        &self,
+        call: &Call,
+        directory: OutputDirectory,
+    ) -> Result<Arc<Closure>, CallError> {
+        let of = match directory {
+            OutputDirectory::Tree { tree, .. } => OutputDirectory::Tree { tree, root: None },
+            OutputDirectory::Root(_) => directory,
+        };
+        let key = (call.scope.clone(), of);
+        let known = self.0.closures.known.lock().get(&key).cloned();
+        let closure = match known {
+            Some(closure) => closure,
+            None => {
+                let closure = Arc::new(match of {
+                    OutputDirectory::Tree { tree, .. } => self.look_into_tree(call, tree).await?,
+                    OutputDirectory::Root(root) => self.walk(call, root).await?,
+                });
+                let bytes = closure.bytes();
+                self.0.closures.known.lock().insert(key, closure.clone(), bytes);
+                closure
+            }
+        };
+        match directory {
+            OutputDirectory::Tree {
+                tree,
+                root: Some(root),
+            } if closure.root != root => Err(Flaw::OtherRoot { tree, root }.into()),
+            OutputDirectory::Tree { .. } | OutputDirectory::Root(_) => Ok(closure),
+        }
+    }
+
+    async fn look_into_tree(&self, call: &Call, tree: Digest) -> Result<Closure, CallError> {
+        let Some(room_bytes) = u32::try_from(tree.size_bytes())
+            .ok()
+            .filter(|bytes| u64::from(*bytes) <= WALK_BYTES_MAX)
+        else {
+            return Err(Flaw::TreeTooLarge(tree).into());
+        };
+        let _room = self.room(room_bytes).await?;
+        let mut answers = self.0.reads.batch(call, &[tree]).await;
+        let bytes = answers.pop().unwrap_or(Err(CallError::ShuttingDown));
+        let bytes = bytes.map_err(|error| certain(error, tree))?;
+        let closure = if bytes.len() < TREE_BYTES_IN_PLACE {
+            of_tree(tree, bytes)
+        } else {
+            let looked = spawn_blocking(move || of_tree(tree, bytes)).await;
+            looked.map_err(|_gone| CallError::ShuttingDown)?
+        };
+        Ok(closure?)
+    }
+
+    /// Reads directory after directory, level by level.
+    async fn walk(&self, call: &Call, root: Digest) -> Result<Closure, CallError> {
+        let mut walk = Walk::new(root, root);
+        let mut carried = None;
+        loop {
+            let mut batch: Vec<Digest> = Vec::new();
+            let mut batch_bytes = 0;
+            while let Some(next) = carried.take().or_else(|| walk.next()) {
+                if next.size_bytes() > WALK_BYTES_MAX {
+                    return Err(Flaw::TreeTooLarge(root).into());
+                }
+                batch_bytes += next.size_bytes();
+                if batch.len() == BATCH_DIRECTORIES || (batch_bytes > BATCH_BYTES_MAX && !batch.is_empty()) {
+                    carried = Some(next);
+                    break;
+                }
+                batch.push(next);
+            }
+            if batch.is_empty() {
+                return Ok(walk.finish());
+            }
+            let room_bytes = batch.iter().map(Digest::size_bytes).sum::<u64>();
+            let _room = self.room(u32::try_from(room_bytes).unwrap_or(u32::MAX)).await?;
+            let answers = self.0.reads.batch(call, &batch).await;
+            for (digest, bytes) in batch.into_iter().zip(answers) {
+                walk.take(&bytes.map_err(|error| certain(error, digest))?)?;
+            }
+        }
+    }
+
+    async fn room(&self, bytes: u32) -> Result<tokio::sync::SemaphorePermit<'_>, CallError> {
+        let room = self
+            .0
+            .closures
+            .room
+            .acquire_many(bytes.min(READ_ROOM_BYTES))
+            .await;
+        room.map_err(|_closed| CallError::ShuttingDown)
+    }
+}
+
+/// That a blob is not there, or is bad, is certain; other failures pass.
+fn certain(error: CallError, digest: Digest) -> CallError {
+    if let CallError::Tier2(Tier2Error::NotFound) = error {
+        return Flaw::Missing(digest).into();
+    }
+    if let CallError::BadBlob = error {
+        return Flaw::Bad(digest).into();
+    }
+    error
+}
