@@ -19,8 +19,9 @@ use crate::readiness::{Phase, Readiness};
 use crate::task::TaskGroup;
 use crate::tier1::{Disk, SystemDisk, Tier1, Tier1Options};
 use crate::tier2::Tier2;
+use crate::tier2::breaker::Breaker;
 use crate::tier2::embedded::EmbeddedTier2;
-use crate::tier2::health::{Health, Watched};
+use crate::tier2::health::{Announcer, Outlook, outlook};
 use crate::tier2::metered::Metered;
 use crate::tier2::remote::{Connect, Endpoint, InstanceMap, NetConnector, RemoteOptions, RemoteTier2};
 use crate::tier2::split::Split;
@@ -58,6 +59,8 @@ pub struct Node {
     pub readiness: Readiness,
     /// Its disk.
     pub tier1: Tier1,
+    /// What it knows of its Tier 2.
+    pub outlook: Outlook,
     /// What has to end when it ends.
     pub running: Running,
 }
@@ -71,7 +74,7 @@ impl Node {
         let metrics = Metrics::new();
         let (commits, flights, background) = (TaskGroup::new(), TaskGroup::new(), TaskGroup::new());
         let node_id = uuid::Uuid::new_v4().simple().to_string();
-        let (tier2, health) = tier2(config, ground.connector, &node_id, &background, &metrics).await?;
+        let (tier2, outlook) = tier2(config, ground.connector, &node_id, &background, &metrics).await?;
         let tier1 = Tier1::open(
             tier1_options(config),
             ground.disk,
@@ -115,7 +118,7 @@ impl Node {
         let actions = Actions::new(reads.clone(), writes.clone(), &options, metrics.actions.clone());
 
         let (phase, phases) = watch::channel(Phase::Serving);
-        let readiness = Readiness::new(phases, health, config.readiness.tier2);
+        let readiness = Readiness::new(phases, outlook.clone(), Some(config.readiness.tier2));
         let options = EdgeOptions {
             batch_bytes_max: config.limits.max_batch_size.bytes(),
             blob_bytes_max: config.limits.max_blob_size.map(|size| size.bytes()),
@@ -148,6 +151,7 @@ impl Node {
             metrics,
             readiness,
             tier1,
+            outlook,
             running,
         })
     }
@@ -181,14 +185,15 @@ fn tier1_options(config: &Config) -> Tier1Options {
     }
 }
 
-/// Tier 2 with its wrappers: batches are cut first, and each call that then goes out is watched and metered.
+/// Tier 2 with its wrappers: batches are cut first, and each call that then goes out passes the breaker and is metered.
 async fn tier2(
     config: &Config,
     connector: Option<Box<dyn Connect>>,
     node_id: &str,
     tasks: &TaskGroup,
     metrics: &Metrics,
-) -> anyhow::Result<(Arc<dyn Tier2>, watch::Receiver<Health>)> {
+) -> anyhow::Result<(Arc<dyn Tier2>, Outlook)> {
+    let (announcer, outlook) = outlook();
     match &config.tier2.place {
         Tier2Place::Embedded { dir } => {
             let shown = dir.display();
@@ -199,7 +204,7 @@ async fn tier2(
                 dir = %shown,
                 "no tier2.url: using the embedded tier 2, which lives in this process and never evicts"
             );
-            Ok(wrapped(embedded, tasks, metrics))
+            Ok(wrapped(embedded, (announcer, outlook), tasks, metrics))
         }
         Tier2Place::Remote(upstream) => {
             let options = remote_options(config, upstream, node_id);
@@ -211,24 +216,24 @@ async fn tier2(
                 ),
             };
             tracing::info!(url = %upstream.url, "using a remote tier 2");
-            let remote = RemoteTier2::new(options, connector, tasks, &metrics.tier2)
+            let remote = RemoteTier2::new(options, connector, outlook.clone(), tasks, &metrics.tier2)
                 .context("tier2.url cannot be used")?;
             // Asked for here, its capabilities are known before the first client asks, and builds keep what they are told.
             let _assumed = remote.offers(&InstanceName::default());
-            Ok(wrapped(remote, tasks, metrics))
+            Ok(wrapped(remote, (announcer, outlook), tasks, metrics))
         }
     }
 }
 
 fn wrapped(
     store: impl Tier2,
+    (announcer, outlook): (Announcer, Outlook),
     tasks: &TaskGroup,
     metrics: &Metrics,
-) -> (Arc<dyn Tier2>, watch::Receiver<Health>) {
+) -> (Arc<dyn Tier2>, Outlook) {
     let metered = Metered::new(store, metrics.tier2.clone());
-    let watched = Watched::new(metered, tasks, metrics.tier2.up.clone());
-    let health = watched.health();
-    (Arc::new(Split::new(watched)), health)
+    let breaker = Breaker::new(metered, (announcer, outlook.clone()), tasks, &metrics.tier2.up);
+    (Arc::new(Split::new(breaker)), outlook)
 }
 
 fn remote_options(config: &Config, upstream: &Upstream, node_id: &str) -> RemoteOptions {

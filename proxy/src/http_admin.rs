@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
     use crate::readiness::Phase;
-    use crate::tier2::health::Health;
+    use crate::tier2::health::{Announcer, Health, Service, outlook};
 
     async fn page(admin: &Admin, path: &str) -> (StatusCode, String) {
         let request = axum::http::Request::get(path)
@@ -82,39 +82,38 @@ mod tests {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    fn admin() -> (Admin, watch::Sender<Phase>, watch::Sender<Health>) {
+    fn admin() -> (Admin, watch::Sender<Phase>, Announcer) {
         let (phase, phases) = watch::channel(Phase::Serving);
-        let (down, downs) = watch::channel(Health::Up);
-        let readiness = Readiness::new(phases, downs, Duration::from_secs(10));
+        let (announcer, outlook) = outlook();
+        let readiness = Readiness::new(phases, outlook, Some(Duration::from_secs(10)));
         (
             Admin {
                 metrics: Metrics::new(),
                 readiness,
             },
             phase,
-            down,
+            announcer,
         )
     }
 
     #[tokio::test(start_paused = true)]
     async fn liveness_does_not_depend_on_tier_2_and_readiness_does() {
-        let (admin, _phase, down) = admin();
-        down.send_replace(Health::Down {
-            since: Instant::now(),
-        });
+        let (admin, _phase, announcer) = admin();
+        let since = Instant::now();
+        announcer.announce(Service::Cas, Health::Down { since });
         tokio::time::advance(Duration::from_secs(11)).await;
         assert_eq!(page(&admin, "/livez").await, (StatusCode::OK, "ok\n".into()));
         assert_eq!(
             page(&admin, "/readyz").await,
             (StatusCode::SERVICE_UNAVAILABLE, "tier 2 is down\n".into())
         );
-        down.send_replace(Health::Up);
+        announcer.announce(Service::Cas, Health::Up);
         assert_eq!(page(&admin, "/readyz").await.0, StatusCode::OK);
     }
 
     #[tokio::test(start_paused = true)]
     async fn readiness_goes_off_when_draining_begins() {
-        let (admin, phase, _down) = admin();
+        let (admin, phase, _announcer) = admin();
         phase.send_replace(Phase::Draining);
         assert_eq!(
             page(&admin, "/readyz").await,
@@ -124,7 +123,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn metrics_page_shows_what_was_counted() {
-        let (admin, _phase, _down) = admin();
+        let (admin, _phase, _announcer) = admin();
         admin.metrics.reads.flights_started.inc_by(3);
         let (status, text) = page(&admin, "/metrics").await;
         assert_eq!(status, StatusCode::OK);

@@ -145,8 +145,8 @@ pub struct Tier2Metrics {
     pub connections: IntGauge,
     /// Seconds that a connect took, TLS included.
     pub connect_seconds: Histogram,
-    /// 1 while the last probe or call was answered.
-    pub up: IntGauge,
+    /// By `service` (`cas`, `ac`): 1 until a probe goes without an answer, and again from the first that is answered.
+    pub up: IntGaugeVec,
 }
 
 impl Metrics {
@@ -275,7 +275,11 @@ impl Metrics {
                 ),
                 connections: make.gauge("gorego_tier2_connections", "Connections to tier 2 that stand."),
                 connect_seconds: make.histogram("gorego_tier2_connect_seconds", "Time to connect to tier 2."),
-                up: make.gauge("gorego_tier2_up", "1 while tier 2 answers."),
+                up: make.gauges(
+                    "gorego_tier2_up",
+                    "1 while tier 2 answers, by service.",
+                    &["service"],
+                ),
             },
             registry,
         }
@@ -371,6 +375,7 @@ mod tests {
         metrics.tier1.errors.with_label_values(&["read"]);
         metrics.tier2.total.with_label_values(&["read", "ok"]);
         metrics.tier2.seconds.with_label_values(&["read"]);
+        metrics.tier2.up.with_label_values(&["cas"]);
         let text = metrics.render().unwrap();
         let described: Vec<_> = text.lines().filter(|line| line.starts_with('#')).collect();
         insta::assert_snapshot!(described.join("\n"));

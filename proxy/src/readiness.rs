@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::tier2::health::Health;
+use crate::tier2::health::Outlook;
 
 /// Where a node is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,15 +35,20 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// The rule: not while draining, and not once Tier 2 has been down for `patience`. A short outage moves no traffic, since
-/// every other node would see the same outage.
-pub fn judge(phase: Phase, tier2: Health, patience: Duration, now: Instant) -> Result<(), NotReady> {
-    match (phase, tier2) {
-        (Phase::Draining, _) => Err(NotReady::Draining),
-        (Phase::Serving, Health::Down { since }) if now.duration_since(since) >= patience => {
+/// The rule: not while draining, and not once a service of Tier 2 has been down for `patience`. A short outage moves no
+/// traffic, since every other node would see the same outage. Without a patience the node is of use without Tier 2.
+pub fn judge(
+    phase: Phase,
+    down_since: Option<Instant>,
+    patience: Option<Duration>,
+    now: Instant,
+) -> Result<(), NotReady> {
+    match (phase, down_since, patience) {
+        (Phase::Draining, _, _) => Err(NotReady::Draining),
+        (Phase::Serving, Some(since), Some(patience)) if now.duration_since(since) >= patience => {
             Err(NotReady::Tier2Down)
         }
-        (Phase::Serving, _) => Ok(()),
+        (Phase::Serving, _, _) => Ok(()),
     }
 }
 
@@ -51,17 +56,13 @@ pub fn judge(phase: Phase, tier2: Health, patience: Duration, now: Instant) -> R
 #[derive(Clone, Debug)]
 pub struct Readiness {
     phase: watch::Receiver<Phase>,
-    tier2: watch::Receiver<Health>,
-    patience: Duration,
+    tier2: Outlook,
+    patience: Option<Duration>,
 }
 
 impl Readiness {
-    /// Watches the node's phase and Tier 2's state.
-    pub fn new(
-        phase: watch::Receiver<Phase>,
-        tier2: watch::Receiver<Health>,
-        patience: Duration,
-    ) -> Readiness {
+    /// Watches the node's phase and Tier 2's health, if there is a `patience` for it.
+    pub fn new(phase: watch::Receiver<Phase>, tier2: Outlook, patience: Option<Duration>) -> Readiness {
         Readiness {
             phase,
             tier2,
@@ -76,7 +77,7 @@ impl Readiness {
     pub fn now(&self) -> Result<(), NotReady> {
         judge(
             *self.phase.borrow(),
-            *self.tier2.borrow(),
+            self.tier2.down_since(),
             self.patience,
             Instant::now(),
         )
@@ -85,26 +86,23 @@ impl Readiness {
     /// Waits until the answer of [`Readiness::now`] may have changed. Cancel safe. Never resolves when it cannot change
     /// any more.
     pub async fn changed(&mut self) {
-        let tier2 = *self.tier2.borrow();
-        let patience = self.patience;
+        let runs_out_at = self.tier2.down_since().zip(self.patience);
+        let runs_out_at = runs_out_at.map(|(since, patience)| since + patience);
         let runs_out = async {
-            match tier2 {
-                Health::Down { since } if since + patience > Instant::now() => {
-                    tokio::time::sleep_until(since + patience).await;
-                }
-                Health::Down { .. } | Health::Up => std::future::pending().await,
+            match runs_out_at {
+                Some(at) if at > Instant::now() => tokio::time::sleep_until(at).await,
+                Some(_) | None => std::future::pending().await,
             }
         };
-        let watched = async {
-            tokio::select! {
-                Ok(()) = self.phase.changed() => {}
-                Ok(()) = self.tier2.changed() => {}
-                else => std::future::pending().await,
+        let phase = async {
+            if self.phase.changed().await.is_err() {
+                std::future::pending().await
             }
         };
         tokio::select! {
             () = runs_out => {}
-            () = watched => {}
+            () = phase => {}
+            () = self.tier2.changed() => {}
         }
     }
 }
@@ -113,28 +111,27 @@ impl Readiness {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    use crate::tier2::health::{Health, Service, outlook};
+
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
 
     #[tokio::test(start_paused = true)]
     async fn a_short_outage_moves_no_traffic_and_a_long_one_does() {
         let start = Instant::now();
-        let at = |seconds| {
-            judge(
-                Phase::Serving,
-                Health::Down { since: start },
-                PATIENCE,
-                start + Duration::from_secs(seconds),
-            )
+        let at = |patience, seconds| {
+            let now = start + Duration::from_secs(seconds);
+            judge(Phase::Serving, Some(start), patience, now)
         };
-        assert_eq!(at(9), Ok(()));
-        assert_eq!(at(10), Err(NotReady::Tier2Down));
-        assert_eq!(judge(Phase::Serving, Health::Up, PATIENCE, start), Ok(()));
+        assert_eq!(at(PATIENCE, 9), Ok(()));
+        assert_eq!(at(PATIENCE, 10), Err(NotReady::Tier2Down));
+        assert_eq!(at(None, 1_000_000), Ok(()), "of use without tier 2");
+        assert_eq!(judge(Phase::Serving, None, PATIENCE, start), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn draining_comes_first() {
         assert_eq!(
-            judge(Phase::Draining, Health::Up, PATIENCE, Instant::now()),
+            judge(Phase::Draining, None, PATIENCE, Instant::now()),
             Err(NotReady::Draining)
         );
     }
@@ -142,11 +139,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn changed_wakes_when_patience_runs_out_and_when_the_phase_changes() {
         let (phase, phases) = watch::channel(Phase::Serving);
-        let (down, downs) = watch::channel(Health::Up);
-        let mut readiness = Readiness::new(phases, downs, PATIENCE);
-        down.send_replace(Health::Down {
-            since: Instant::now(),
-        });
+        let (announcer, outlook) = outlook();
+        let mut readiness = Readiness::new(phases, outlook, PATIENCE);
+        let since = Instant::now();
+        announcer.announce(Service::ActionCache, Health::Down { since });
         readiness.changed().await;
         assert_eq!(readiness.now(), Ok(()));
         readiness.changed().await; // virtual time runs to the end of the patience

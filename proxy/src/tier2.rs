@@ -1,5 +1,6 @@
 //! Tier 2, the authoritative cache: a trait, because there are several and because behaviour is added by wrapping.
 
+pub mod breaker;
 pub mod embedded;
 mod error;
 pub mod health;
@@ -20,6 +21,8 @@ use tokio::time::Instant;
 use crate::blob::{ByteRange, PieceStream, Verified};
 use crate::call::{Call, InstanceName};
 use crate::digest::{ActionDigest, Digest, Function};
+
+use self::health::Service;
 
 pub use self::error::{BoxError, Tier2Error, UpstreamStatus};
 
@@ -66,8 +69,8 @@ pub trait Tier2: Send + Sync + 'static {
         result: RawActionResult,
     ) -> Result<Ack, Tier2Error>;
 
-    /// Finds out whether Tier 2 answers at all, by a call that costs it nothing.
-    async fn probe(&self, deadline: Instant) -> Result<(), Tier2Error>;
+    /// Finds out whether a service of Tier 2 answers at all, by a call that costs it nothing.
+    async fn probe(&self, service: Service, deadline: Instant) -> Result<(), Tier2Error>;
 
     /// What Tier 2 allows for `instance`: the last known good, or [`Offers::default`] before any was heard.
     fn offers(&self, instance: &InstanceName) -> Arc<Offers>;

@@ -20,6 +20,7 @@ use tonic::Code;
 
 use self::files::{Files, TempFile};
 use self::layout::Layout;
+use super::health::Service;
 use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error, UpstreamStatus};
 use crate::blob::{ByteRange, DigestMismatch, Piece, PieceStream, Verified, Verifier};
 use crate::call::{ActionKey, BlobKey, Call, InstanceName};
@@ -226,7 +227,7 @@ impl Tier2 for EmbeddedTier2 {
         Ok(Ack { sent_at })
     }
 
-    async fn probe(&self, _deadline: Instant) -> Result<(), Tier2Error> {
+    async fn probe(&self, _service: Service, _deadline: Instant) -> Result<(), Tier2Error> {
         self.blocking(|store| fs::metadata(store.layout.lock()).map(drop).map_err(failed))
             .await
     }

@@ -16,7 +16,7 @@ pub enum Tier2Error {
     /// Tier 2 says that it does not have it. The only word that makes a miss.
     #[error("not found in tier 2")]
     NotFound,
-    /// No answer: connect failed, connection lost, or the answer was UNAVAILABLE. Worth another try on another connection.
+    /// No answer: connect failed, connection lost, or Tier 2 is known to be down. Worth another try on another connection.
     #[error("tier 2 is down")]
     Down(#[source] Cause),
     /// Tier 2 answered with an error: that is the call's result.
@@ -73,6 +73,20 @@ impl Tier2Error {
             | Tier2Error::Corrupt(_)
             | Tier2Error::Short
             | Tier2Error::Stalled
+            | Tier2Error::DeadlineExceeded
+            | Tier2Error::Aborted => false,
+        }
+    }
+
+    /// Whether it is what calls get while Tier 2 is down: no answer, or UNAVAILABLE, which servers and what stands before
+    /// them say of themselves. It may be an accident; see [`super::breaker`].
+    pub fn is_outage_like(&self) -> bool {
+        match self {
+            Tier2Error::Down(_) | Tier2Error::Stalled => true,
+            Tier2Error::Answered(status) => status.code == Code::Unavailable,
+            Tier2Error::NotFound
+            | Tier2Error::Corrupt(_)
+            | Tier2Error::Short
             | Tier2Error::DeadlineExceeded
             | Tier2Error::Aborted => false,
         }

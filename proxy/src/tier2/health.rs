@@ -1,34 +1,35 @@
-//! Whether Tier 2 answers: doubted by calls, decided by a probe.
+//! Whether Tier 2 answers: what is known of it, for whoever has to know.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+mod monitor;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
-use prometheus::IntGauge;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error};
-use crate::blob::{ByteRange, PieceStream, Verified};
-use crate::call::{Call, InstanceName};
-use crate::digest::{ActionDigest, Digest};
-use crate::task::TaskGroup;
+pub(super) use self::monitor::{Monitor, PROBE_TIMEOUT};
 
-/// How long a probe may take (R13).
-const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
+/// The services of Tier 2 that fail apart: often they are different servers behind one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Blobs.
+    Cas,
+    /// Action results.
+    ActionCache,
+}
 
-/// From the start of one probe to the start of the next while Tier 2 is down (R13).
-const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+impl Service {
+    /// Both of them.
+    pub const ALL: [Service; 2] = [Service::Cas, Service::ActionCache];
 
-/// From the start of one probe to the start of the next while Tier 2 is up: calls may fail by the thousand beside probes
-/// that succeed.
-const DOUBT_INTERVAL: Duration = Duration::from_millis(50);
+    /// As metrics and logs call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Service::Cas => "cas",
+            Service::ActionCache => "ac",
+        }
+    }
+}
 
-/// Whether Tier 2 answers.
+/// Whether a service answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// The last probe was answered, or nothing went wrong yet.
@@ -40,304 +41,117 @@ pub enum Health {
     },
 }
 
-/// Watches what becomes of calls. One that fails for want of an answer starts a probe; only the probe changes the
-/// [`Health`]. Calls are passed on whatever the health is.
+impl Health {
+    /// Since when it has been down; `None` while it is up.
+    pub fn down_since(self) -> Option<Instant> {
+        match self {
+            Health::Up => None,
+            Health::Down { since } => Some(since),
+        }
+    }
+}
+
+/// The health of both services, to look at. Clones see the same.
 #[derive(Clone, Debug)]
-pub struct Watched<T> {
-    inner: Arc<T>,
-    doubts: Arc<Notify>,
-    health: watch::Receiver<Health>,
+pub struct Outlook {
+    cas: watch::Receiver<Health>,
+    action_cache: watch::Receiver<Health>,
 }
 
-impl<T: Tier2> Watched<T> {
-    /// Watches `inner`; probes are a task of `tasks`. `up` is 1 while the health is [`Health::Up`].
-    pub fn new(inner: T, tasks: &TaskGroup, up: IntGauge) -> Watched<T> {
-        let inner = Arc::new(inner);
-        let doubts = Arc::new(Notify::new());
-        let (sender, health) = watch::channel(Health::Up);
-        up.set(1);
-        let stop = tasks.stopping();
-        let probes = probe_in_doubt(inner.clone(), doubts.clone(), sender, up);
-        drop(tasks.spawn(async move { stop.run_until_cancelled(probes).await }));
-        Watched {
-            inner,
-            doubts,
-            health,
-        }
-    }
-
-    /// The health from now on.
-    pub fn health(&self) -> watch::Receiver<Health> {
-        self.health.clone()
-    }
-
-    fn note<A>(&self, result: Result<A, Tier2Error>) -> Result<A, Tier2Error> {
-        if let Err(error) = &result {
-            doubt(&self.doubts, error);
-        }
-        result
-    }
-
-    fn note_all<A>(&self, results: Vec<Result<A, Tier2Error>>) -> Vec<Result<A, Tier2Error>> {
-        for error in results.iter().filter_map(|result| result.as_ref().err()) {
-            doubt(&self.doubts, error);
-        }
-        results
-    }
-}
-
-fn doubt(doubts: &Notify, error: &Tier2Error) {
-    match error {
-        Tier2Error::Down(_) | Tier2Error::Stalled => doubts.notify_one(),
-        Tier2Error::NotFound
-        | Tier2Error::Answered(_)
-        | Tier2Error::Corrupt(_)
-        | Tier2Error::Short
-        | Tier2Error::DeadlineExceeded
-        | Tier2Error::Aborted => {}
-    }
-}
-
-/// Runs until dropped.
-async fn probe_in_doubt<T: Tier2>(
-    tier2: Arc<T>,
-    doubts: Arc<Notify>,
-    health: watch::Sender<Health>,
-    up: IntGauge,
-) {
-    let mut monitor = Monitor::default();
-    loop {
-        match monitor.next_probe() {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => {
-                doubts.notified().await;
-                monitor.doubt(Instant::now());
-                continue;
-            }
-        }
-        let started = Instant::now();
-        let deadline = started + PROBE_TIMEOUT;
-        let answer = tokio::time::timeout_at(deadline, tier2.probe(deadline)).await;
-        let answered = matches!(answer, Ok(Ok(())));
-        monitor.probed(started, answered);
-        let before = health.send_replace(monitor.health);
-        match (before, monitor.health) {
-            (Health::Up, Health::Down { .. }) => tracing::warn!(?answer, "tier 2 is down"),
-            (Health::Down { since }, Health::Up) => {
-                tracing::info!(down_seconds = since.elapsed().as_secs_f64(), "tier 2 is back");
-            }
-            (Health::Up, Health::Up) | (Health::Down { .. }, Health::Down { .. }) => {}
-        }
-        up.set(i64::from(answered));
-    }
-}
-
-/// When to probe, and what a probe means. Pure.
+/// Tells all who hold the [`Outlook`] what the health is.
 #[derive(Debug)]
-struct Monitor {
-    health: Health,
-    doubted_at: Option<Instant>,
-    probed_at: Option<Instant>,
+pub struct Announcer {
+    cas: watch::Sender<Health>,
+    action_cache: watch::Sender<Health>,
 }
 
-impl Default for Monitor {
-    fn default() -> Monitor {
-        Monitor {
-            health: Health::Up,
-            doubted_at: None,
-            probed_at: None,
-        }
-    }
+/// Both ends. All is well until something else is said.
+pub fn outlook() -> (Announcer, Outlook) {
+    let (cas, cas_seen) = watch::channel(Health::Up);
+    let (action_cache, action_cache_seen) = watch::channel(Health::Up);
+    let outlook = Outlook {
+        cas: cas_seen,
+        action_cache: action_cache_seen,
+    };
+    (Announcer { cas, action_cache }, outlook)
 }
 
-impl Monitor {
-    /// A call went without an answer.
-    fn doubt(&mut self, at: Instant) {
-        self.doubted_at = Some(at);
-    }
-
-    /// When the next probe is due: while down always, while up if somebody doubts it.
-    fn next_probe(&self) -> Option<Instant> {
-        let not_before = |interval| self.probed_at.map(|at| at + interval);
-        match (self.health, self.doubted_at) {
-            (Health::Down { .. }, _) => not_before(PROBE_INTERVAL),
-            (Health::Up, Some(doubted_at)) => {
-                Some(not_before(DOUBT_INTERVAL).map_or(doubted_at, |at| at.max(doubted_at)))
-            }
-            (Health::Up, None) => None,
-        }
-    }
-
-    /// A probe that began at `started` has ended.
-    fn probed(&mut self, started: Instant, answered: bool) {
-        self.health = match (self.health, answered) {
-            (_, true) => Health::Up,
-            (Health::Up, false) => Health::Down { since: started },
-            (Health::Down { since }, false) => Health::Down { since },
+impl Announcer {
+    /// The health of a service from now on. Returns what it was before.
+    pub fn announce(&self, service: Service, health: Health) -> Health {
+        let sender = match service {
+            Service::Cas => &self.cas,
+            Service::ActionCache => &self.action_cache,
         };
-        self.doubted_at = None;
-        self.probed_at = Some(started);
+        let before = *sender.borrow();
+        // Whoever waits for a change is not to be woken by every probe of an outage.
+        sender.send_if_modified(|known| std::mem::replace(known, health) != health);
+        before
     }
 }
 
-/// A read that may break midway.
-struct WatchedRead {
-    stream: BlobStream,
-    doubts: Arc<Notify>,
-}
+impl Outlook {
+    /// The health of a service at this moment.
+    pub fn of(&self, service: Service) -> Health {
+        *self.seen(service).borrow()
+    }
 
-impl Stream for WatchedRead {
-    type Item = Result<Bytes, Tier2Error>;
+    /// Since when one of the services has been down; `None` while both are up.
+    pub fn down_since(&self) -> Option<Instant> {
+        let since = Service::ALL.map(|service| self.of(service).down_since());
+        since.into_iter().flatten().min()
+    }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = self.stream.poll_next_unpin(cx);
-        if let Poll::Ready(Some(Err(error))) = &next {
-            doubt(&self.doubts, error);
+    /// Waits until a service is known to be down. Cancel safe. Never resolves once nobody watches it any more.
+    pub async fn down(&self, service: Service) {
+        let mut seen = self.seen(service).clone();
+        let down = seen.wait_for(|health| *health != Health::Up).await.is_ok();
+        if !down {
+            std::future::pending().await
         }
-        next
-    }
-}
-
-#[async_trait]
-impl<T: Tier2> Tier2 for Watched<T> {
-    async fn read(&self, call: &Call, digest: &Digest, range: ByteRange) -> Result<BlobStream, Tier2Error> {
-        let stream = self.note(self.inner.read(call, digest, range).await)?;
-        let doubts = self.doubts.clone();
-        Ok(Box::pin(WatchedRead { stream, doubts }))
     }
 
-    async fn write(&self, call: &Call, digest: &Digest, body: PieceStream) -> Result<Ack, Tier2Error> {
-        self.note(self.inner.write(call, digest, body).await)
+    /// Waits until the health of a service changes from what was seen last. Cancel safe. Never resolves once nobody watches
+    /// them any more.
+    pub async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.cas.changed() => {}
+            Ok(()) = self.action_cache.changed() => {}
+            else => std::future::pending().await,
+        }
     }
 
-    async fn find_missing(&self, call: &Call, digests: &[Digest]) -> Result<Vec<Digest>, Tier2Error> {
-        self.note(self.inner.find_missing(call, digests).await)
-    }
-
-    async fn read_batch(&self, call: &Call, digests: &[Digest]) -> Vec<Result<Bytes, Tier2Error>> {
-        self.note_all(self.inner.read_batch(call, digests).await)
-    }
-
-    async fn write_batch(&self, call: &Call, blobs: Vec<(Verified, Bytes)>) -> Vec<Result<Ack, Tier2Error>> {
-        self.note_all(self.inner.write_batch(call, blobs).await)
-    }
-
-    async fn action(&self, call: &Call, key: &ActionDigest) -> Result<RawActionResult, Tier2Error> {
-        self.note(self.inner.action(call, key).await)
-    }
-
-    async fn put_action(
-        &self,
-        call: &Call,
-        key: &ActionDigest,
-        result: RawActionResult,
-    ) -> Result<Ack, Tier2Error> {
-        self.note(self.inner.put_action(call, key, result).await)
-    }
-
-    async fn probe(&self, deadline: Instant) -> Result<(), Tier2Error> {
-        self.inner.probe(deadline).await
-    }
-
-    fn offers(&self, instance: &InstanceName) -> Arc<Offers> {
-        self.inner.offers(instance)
+    fn seen(&self, service: Service) -> &watch::Receiver<Health> {
+        match service {
+            Service::Cas => &self.cas,
+            Service::ActionCache => &self.action_cache,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::call::{Cause, Scope, Via};
-    use crate::digest::Function;
-    use crate::metrics::Metrics;
-    use crate::tier2::memory::MemoryTier2;
-
-    fn after(start: Instant, millis: u64) -> Instant {
-        start + Duration::from_millis(millis)
-    }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_probe_changes_the_health() {
+    async fn the_services_are_told_apart_and_the_longer_outage_counts() {
+        let (announcer, mut outlook) = outlook();
+        assert_eq!(outlook.down_since(), None);
         let start = Instant::now();
-        let mut monitor = Monitor::default();
-        assert_eq!(monitor.next_probe(), None);
-        monitor.doubt(start);
-        assert_eq!(monitor.health, Health::Up);
-        assert_eq!(monitor.next_probe(), Some(start));
-        monitor.probed(start, false);
-        assert_eq!(monitor.health, Health::Down { since: start });
-        assert_eq!(monitor.next_probe(), Some(after(start, 250)));
-        monitor.probed(after(start, 250), false);
-        assert_eq!(monitor.health, Health::Down { since: start });
-        monitor.probed(after(start, 500), true);
-        assert_eq!((monitor.health, monitor.next_probe()), (Health::Up, None));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn doubts_beside_probes_that_succeed_are_probed_at_a_bounded_pace() {
-        let start = Instant::now();
-        let mut monitor = Monitor::default();
-        monitor.doubt(start);
-        monitor.probed(start, true);
-        monitor.doubt(after(start, 1));
-        assert_eq!(monitor.next_probe(), Some(after(start, 50)));
-    }
-
-    fn call() -> Call {
-        Call {
-            scope: Scope::new(""),
-            instance: InstanceName::parse("").unwrap(),
-            deadline: None,
-            cause: Cause::Node,
-            via: Via::default(),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_is_noticed_by_a_call_and_its_end_by_the_probe() {
-        let (tasks, metrics, memory) = (TaskGroup::new(), Metrics::new(), Arc::new(MemoryTier2::default()));
-        let watched = Watched::new(memory.clone(), &tasks, metrics.tier2.up.clone());
-        let mut health = watched.health();
-        assert_eq!(metrics.tier2.up.get(), 1);
-
-        memory.fail_with(Some(Tier2Error::Stalled));
-        let digest = Digest::of(Function::Sha256, b"hello");
-        assert!(watched.find_missing(&call(), &[digest]).await.is_err());
-        let down = *health.wait_for(|health| *health != Health::Up).await.unwrap();
-        assert_eq!(
-            down,
-            Health::Down {
-                since: Instant::now()
-            },
-            "at once"
-        );
-        assert_eq!(metrics.tier2.up.get(), 0);
-
-        memory.fail_with(None);
-        let returned = Instant::now();
-        let up = *health.wait_for(|health| *health == Health::Up).await.unwrap();
+        let later = start + Duration::from_secs(1);
+        let up = announcer.announce(Service::ActionCache, Health::Down { since: later });
         assert_eq!(up, Health::Up);
-        assert!(returned.elapsed() <= PROBE_INTERVAL);
-        assert_eq!(tasks.stop(Duration::from_secs(1)).await, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_break_midway_is_a_doubt_and_an_answer_is_none() {
-        let (tasks, metrics, memory) = (TaskGroup::new(), Metrics::new(), Arc::new(MemoryTier2::new(1)));
-        let watched = Watched::new(memory.clone(), &tasks, metrics.tier2.up.clone());
-        let mut health = watched.health();
-        let digest = Digest::of(Function::Sha256, b"hello");
-        let range = ByteRange::whole(&digest);
-        assert!(watched.read(&call(), &digest, range).await.is_err(), "absent");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!health.has_changed().unwrap(), "no probe ran");
-
-        memory.plant(call().blob(&digest), &b"hello"[..]);
-        let mut stream = watched.read(&call(), &digest, range).await.unwrap();
-        assert!(stream.next().await.unwrap().is_ok());
-        memory.fail_with(Some(Tier2Error::Stalled));
-        assert!(stream.next().await.unwrap().is_err());
-        health.wait_for(|health| *health != Health::Up).await.unwrap();
-        assert_eq!(tasks.stop(Duration::from_secs(1)).await, 0);
+        outlook.changed().await;
+        outlook.down(Service::ActionCache).await;
+        assert_eq!(outlook.of(Service::Cas), Health::Up);
+        assert_eq!(outlook.down_since(), Some(later));
+        announcer.announce(Service::Cas, Health::Down { since: start });
+        outlook.changed().await;
+        assert_eq!(outlook.down_since(), Some(start));
+        announcer.announce(Service::Cas, Health::Down { since: start });
+        let changed = tokio::time::timeout(Duration::from_secs(60), outlook.changed()).await;
+        assert!(changed.is_err(), "the same word wakes nobody");
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio::time::Instant;
 
+use super::health::Service;
 use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error};
 use crate::blob::{ByteRange, Piece, PieceStream, Verified};
 use crate::call::{Call, InstanceName};
@@ -191,9 +192,9 @@ impl<T: Tier2> Tier2 for Metered<T> {
         started.end(self.inner.put_action(call, key, result).await)
     }
 
-    async fn probe(&self, deadline: Instant) -> Result<(), Tier2Error> {
+    async fn probe(&self, service: Service, deadline: Instant) -> Result<(), Tier2Error> {
         let started = self.begin("probe");
-        started.end(self.inner.probe(deadline).await)
+        started.end(self.inner.probe(service, deadline).await)
     }
 
     fn offers(&self, instance: &InstanceName) -> Arc<Offers> {

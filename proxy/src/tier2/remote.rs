@@ -36,10 +36,11 @@ use tonic::{Code, Response, Status};
 use self::batch::{from_wire, to_wire, wire_function};
 use self::capabilities::Capabilities;
 pub use self::connect::{BoxIo, Connect, ConnectorError, Endpoint, Io, NetConnector};
-use self::connection::Patience;
+use self::connection::{Patience, Silence};
 use self::failure::{absent, refused, tier2_error};
 pub use self::names::InstanceMap;
 use self::pool::{Class, Lane, Pool};
+use super::health::{Outlook, Service};
 use super::split::collect;
 use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error};
 use crate::blob::{ByteRange, Piece, PieceStream, Verified};
@@ -56,6 +57,10 @@ const DIGESTS_MAX: usize = 10_000;
 
 /// Parts of one large question in the air at once.
 const PARTS_IN_FLIGHT: usize = 4;
+
+/// Connections that a call is tried on while they turn it away unseen. A server that goes down in order does so on all that
+/// stand, two of a class by default; behind them is the server that takes its place.
+const CONNECTIONS_TRIED_MAX: usize = 3;
 
 /// How to talk to a remote Tier 2.
 #[derive(Clone, Debug)]
@@ -106,13 +111,15 @@ pub enum RemoteError {
 
 impl RemoteTier2 {
     /// Prepares to talk over connections that `connector` makes; the first is made when it is needed. Connections, and
-    /// the refreshing of capabilities, are tasks of `tasks`.
+    /// the refreshing of capabilities, are tasks of `tasks`. Calls to a service that is down in `outlook` wait for no
+    /// connection.
     ///
     /// # Errors
     /// [`RemoteError`]. Whether there is a server is found out later.
     pub fn new(
         options: RemoteOptions,
         connector: Box<dyn Connect>,
+        outlook: Outlook,
         tasks: &TaskGroup,
         metrics: &Tier2Metrics,
     ) -> Result<RemoteTier2, RemoteError> {
@@ -139,6 +146,7 @@ impl RemoteTier2 {
             connector,
             options.connections,
             options.connect_timeout,
+            outlook,
             tasks.clone(),
             metrics.clone(),
         );
@@ -191,17 +199,20 @@ struct Times {
 }
 
 impl Times {
-    fn small(&self) -> Patience {
+    /// For the questions that are asked of a service, and for reads.
+    fn answer(&self, service: Service) -> Patience {
         Patience {
             first_byte: Some(self.first_byte),
             stall: Some(self.stall),
+            only_while_up: Some(service),
         }
     }
 
-    fn commit(&self) -> Patience {
+    /// For what a service is to store.
+    fn commit(&self, service: Service) -> Patience {
         Patience {
             first_byte: Some(self.commit),
-            stall: Some(self.stall),
+            ..self.answer(service)
         }
     }
 }
@@ -244,7 +255,8 @@ impl Remote {
     }
 
     async fn find_missing(&self, call: &Call, digests: &[Digest]) -> Result<Vec<Digest>, Tier2Error> {
-        self.find_missing_within(call, digests, self.times.small()).await
+        let patience = self.times.answer(Service::Cas);
+        self.find_missing_within(call, digests, patience).await
     }
 
     async fn find_missing_within(
@@ -292,6 +304,26 @@ impl Remote {
             .collect())
     }
 
+    async fn action_within(
+        &self,
+        call: &Call,
+        key: &ActionDigest,
+        patience: Patience,
+    ) -> Result<RawActionResult, Tier2Error> {
+        let message = GetActionResultRequest {
+            instance_name: self.upstream(call),
+            action_digest: Some(to_wire(&key.0)),
+            digest_function: wire_function(key.0.function()),
+            ..GetActionResultRequest::default()
+        };
+        let wire::ActionResult(bytes) = ask(call, || async {
+            let request = self.request(call, patience, message.clone());
+            self.action_cache().get_action_result(request).await
+        })
+        .await?;
+        Ok(RawActionResult(bytes))
+    }
+
     /// Capabilities were heard again: Tier 2 may have been replaced by one that can more.
     fn lacks_nothing(&self) {
         self.lacks_batch_read.store(false, Ordering::Relaxed);
@@ -337,21 +369,29 @@ fn function_of(digest: Option<&Digest>) -> Function {
     digest.map_or(Function::Sha256, Digest::function)
 }
 
-/// Asks, and once more if the first connection turned the question away unseen.
+/// Asks, elsewhere if a connection turned the question away unseen.
 async fn ask<T, F>(call: &Call, attempt: impl Fn() -> F) -> Result<T, Tier2Error>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    let asking = async {
-        match attempt().await {
-            Err(status) if refused(&status) => attempt().await,
-            answer => answer,
-        }
-    };
-    match within(call.deadline, asking).await? {
+    match within(call.deadline, until_looked_at(attempt)).await? {
         Ok(answer) => Ok(answer.into_inner()),
         Err(status) => Err(tier2_error(status, call)),
     }
+}
+
+/// Repeats an attempt while connections turn it away unseen (R13).
+async fn until_looked_at<T, F>(attempt: impl Fn() -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    for _ in 1..CONNECTIONS_TRIED_MAX {
+        match attempt().await {
+            Err(status) if refused(&status) => {}
+            looked_at => return looked_at,
+        }
+    }
+    attempt().await
 }
 
 /// Bounds work by the caller's patience.
@@ -398,7 +438,7 @@ impl Tier2 for RemoteTier2 {
             digest_function: wire_function(function_of(digests.first())),
         };
         let answer = ask(call, || async {
-            let request = remote.request(call, remote.times.small(), message.clone());
+            let request = remote.request(call, remote.times.answer(Service::Cas), message.clone());
             remote.cas().batch_read_blobs(request).await
         });
         match answer.await {
@@ -435,7 +475,7 @@ impl Tier2 for RemoteTier2 {
         };
         let sent_at = Instant::now();
         let answer = ask(call, || async {
-            let request = remote.request(call, remote.times.commit(), message.clone());
+            let request = remote.request(call, remote.times.commit(Service::Cas), message.clone());
             remote.cas().batch_update_blobs(request).await
         });
         match answer.await {
@@ -452,19 +492,11 @@ impl Tier2 for RemoteTier2 {
     }
 
     async fn action(&self, call: &Call, key: &ActionDigest) -> Result<RawActionResult, Tier2Error> {
-        let remote = &self.remote;
-        let message = GetActionResultRequest {
-            instance_name: remote.upstream(call),
-            action_digest: Some(to_wire(&key.0)),
-            digest_function: wire_function(key.0.function()),
-            ..GetActionResultRequest::default()
-        };
-        let answer = ask(call, || async {
-            let request = remote.request(call, remote.times.small(), message.clone());
-            remote.action_cache().get_action_result(request).await
-        });
-        let wire::ActionResult(bytes) = answer.await.map_err(absent)?;
-        Ok(RawActionResult(bytes))
+        let patience = self.remote.times.answer(Service::ActionCache);
+        self.remote
+            .action_within(call, key, patience)
+            .await
+            .map_err(absent)
     }
 
     async fn put_action(
@@ -483,18 +515,18 @@ impl Tier2 for RemoteTier2 {
         };
         let sent_at = Instant::now();
         ask(call, || async {
-            let request = remote.request(call, remote.times.small(), message.clone());
+            let request = remote.request(call, remote.times.answer(Service::ActionCache), message.clone());
             remote.action_cache().update_action_result(request).await
         })
         .await?;
         Ok(Ack { sent_at })
     }
 
-    async fn probe(&self, deadline: Instant) -> Result<(), Tier2Error> {
-        let nobodys = [Digest::of(
+    async fn probe(&self, service: Service, deadline: Instant) -> Result<(), Tier2Error> {
+        let nobodys = Digest::of(
             Function::Sha256,
             b"nobody stores this: it is asked for to see an answer",
-        )];
+        );
         let instance = InstanceName::default();
         let call = Call {
             scope: Scope::from(&instance),
@@ -508,11 +540,34 @@ impl Tier2 for RemoteTier2 {
         let patience = Patience {
             first_byte: Some(left),
             stall: Some(left),
+            only_while_up: None,
         };
-        let asked = self.remote.find_missing_within(&call, &nobodys, patience);
-        match within(Some(deadline), asked).await {
-            Ok(Ok(_) | Err(Tier2Error::Answered(_))) => Ok(()),
-            Ok(Err(error)) | Err(error) => Err(error),
+        let heard = self.remote.pool.listen();
+        let asked = async {
+            match service {
+                Service::Cas => {
+                    let nobodys = [nobodys];
+                    let missing = self.remote.find_missing_within(&call, &nobodys, patience);
+                    missing.await.map(drop)
+                }
+                Service::ActionCache => {
+                    let nobodys = ActionDigest(nobodys);
+                    let found = self.remote.action_within(&call, &nobodys, patience);
+                    found.await.map(drop)
+                }
+            }
+        };
+        match within(Some(deadline), asked).await.flatten() {
+            Ok(()) => Ok(()),
+            Err(error @ (Tier2Error::Stalled | Tier2Error::DeadlineExceeded)) => {
+                if service == Service::Cas {
+                    // No sign of life: what is silent may be dead, and the first call after the outage is not to find out.
+                    heard.iter().for_each(Silence::retire);
+                }
+                Err(error)
+            }
+            Err(Tier2Error::Answered(status)) if status.code != Code::Unavailable => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

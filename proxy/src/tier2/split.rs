@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 use tonic::Code;
 
+use super::health::Service;
 use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error, UpstreamStatus};
 use crate::blob::{ByteRange, Piece, PieceStream, Verified, Verifier};
 use crate::call::{Call, InstanceName};
@@ -205,8 +206,8 @@ impl<T: Tier2> Tier2 for Split<T> {
         self.inner.put_action(call, key, result).await
     }
 
-    async fn probe(&self, deadline: Instant) -> Result<(), Tier2Error> {
-        self.inner.probe(deadline).await
+    async fn probe(&self, service: Service, deadline: Instant) -> Result<(), Tier2Error> {
+        self.inner.probe(service, deadline).await
     }
 
     fn offers(&self, instance: &InstanceName) -> Arc<Offers> {

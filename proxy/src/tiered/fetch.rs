@@ -12,8 +12,9 @@ use crate::call::Call;
 use crate::digest::Digest;
 use crate::tier2::{BlobStream, Tier2, Tier2Error};
 
-/// Resumes in a row that may bring no progress to speak of.
-const RESUMES_MAX: u32 = 3;
+/// Resumes in a row that may bring no progress to speak of. With their pauses they take a second: a Tier 2 that is restarted
+/// is back by then, and known to be.
+const RESUMES_MAX: u32 = 5;
 
 /// Bytes that count as progress. A Tier 2 that breaks after every byte is broken.
 const PROGRESS_BYTES: u64 = 64 * 1024;
@@ -30,6 +31,8 @@ pub(super) struct Fetch {
     rest: ByteRange,
     stream: Option<BlobStream>,
     had_bytes: bool,
+    /// Its last stream broke.
+    broken: bool,
     resumes: u32,
     progress_bytes: u64,
     resumed: IntCounter,
@@ -37,7 +40,7 @@ pub(super) struct Fetch {
 
 impl Fetch {
     /// A read that begins when it is first asked for bytes. With `continues` it goes on where another source left off, and
-    /// is resumed from its first byte on. `resumed` counts the streams that had to be replaced.
+    /// is resumed from its first byte on. `resumed` counts the streams that replaced a broken one.
     pub(super) fn new(
         tier2: Arc<dyn Tier2>,
         call: Call,
@@ -53,6 +56,7 @@ impl Fetch {
             rest: range,
             stream: None,
             had_bytes: continues,
+            broken: false,
             resumes: 0,
             progress_bytes: 0,
             resumed,
@@ -88,6 +92,9 @@ impl Fetch {
             Some(stream) => stream,
             None => {
                 let stream = self.tier2.read(&self.call, &self.digest, self.rest).await?;
+                if std::mem::take(&mut self.broken) {
+                    self.resumed.inc();
+                }
                 self.stream.insert(stream)
             }
         };
@@ -126,7 +133,7 @@ impl Fetch {
         }
         let pause = PAUSE * 2_u32.pow(self.resumes);
         self.resumes += 1;
-        self.resumed.inc();
+        self.broken = true;
         tracing::info!(digest = %self.digest, at_byte = self.rest.start(), %error, "resuming a broken fetch");
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
         Ok(())

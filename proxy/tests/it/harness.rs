@@ -150,6 +150,14 @@ impl Site {
         );
     }
 
+    /// Waits until Tier 2 is known to be there.
+    pub(crate) async fn tier2_is_up(&self) {
+        let mut outlook = self.node.outlook.clone();
+        while outlook.down_since().is_some() {
+            outlook.changed().await;
+        }
+    }
+
     /// Blobs in Tier 1.
     pub(crate) fn kept(&self) -> i64 {
         self.node.metrics.tier1.blobs.get()

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mock_upstream::{After, Digest, Match, method};
+use mock_upstream::{Act, After, Digest, Match, Rule, method};
 use prost::Message as _;
 use proto::reapi;
 use tonic::Code;
@@ -47,6 +47,7 @@ async fn while_tier_2_is_down_nothing_is_acknowledged_or_missing_and_afterwards_
     assert_eq!(site.node.metrics.tier1.staged_bytes.get(), 0);
 
     site.mock.resume().await.unwrap();
+    site.tier2_is_up().await;
     assert_eq!(client.missing(&digests).await.unwrap(), digests);
     assert_eq!(code(client.read(&digests[1]).await), Code::NotFound);
     assert_eq!(code(client.action(&action).await), Code::NotFound);
@@ -73,6 +74,7 @@ async fn a_write_that_tier_2_leaves_midway_fails_and_is_not_kept() {
         let (answer, ()) = tokio::join!(client.write(&blob), cut);
         assert_eq!(code(answer), Code::Unavailable, "{after:?}");
         site.mock.resume().await.unwrap();
+        site.tier2_is_up().await;
         assert_eq!(client.missing(&[digest]).await.unwrap(), [digest]);
         site.landed().await;
         assert_eq!(site.kept(), 0);
@@ -120,4 +122,76 @@ async fn a_tier_2_that_hangs_is_an_error_within_the_first_byte_time() {
     gate.release();
     assert_eq!(client.missing(&[digest]).await.unwrap(), [digest]);
     assert!(!site.mock.calls().method(method::FIND_MISSING).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_one_service_leaves_the_other_alone() {
+    // R13
+    let site = Harness::new().start().await;
+    let client = site.client();
+    let digest = Digest::of(b"content");
+    let gone = |method| Rule::new(Match::method(method), Act::status(Code::Unavailable));
+    let rule = site.mock.add(gone(method::GET_ACTION));
+    assert_eq!(code(client.action(&digest).await), Code::Unavailable);
+    let mark = site.mock.mark();
+    assert_eq!(code(client.action(&digest).await), Code::Unavailable);
+    let update = client.put_action(&digest, &some_result()).await;
+    assert_eq!(code(update), Code::Unavailable);
+    assert_eq!(site.asked_since(mark), [], "at once, and nothing was sent");
+    assert_eq!(client.missing(&[digest]).await.unwrap(), [digest]);
+    site.mock.remove(rule);
+    site.tier2_is_up().await;
+    client.put_action(&digest, &some_result()).await.unwrap();
+
+    site.mock.add(gone(method::FIND_MISSING));
+    assert_eq!(code(client.missing(&[digest]).await), Code::Unavailable);
+    assert_eq!(code(client.read(&digest).await), Code::Unavailable);
+    assert_eq!(client.action(&digest).await.unwrap(), some_result());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_answer_is_no_outage() {
+    // R13
+    let site = Harness::new().start().await;
+    let client = site.client();
+    let digest = Digest::of(b"content");
+    for (answer, told) in [
+        (Code::Internal, Code::Internal),
+        (Code::ResourceExhausted, Code::ResourceExhausted),
+        (Code::Unauthenticated, Code::Unavailable),
+    ] {
+        site.mock.fail(Match::method(method::FIND_MISSING), answer, 1);
+        assert_eq!(code(client.missing(&[digest]).await), told);
+        assert_eq!(site.node.outlook.down_since(), None);
+        assert_eq!(client.missing(&[digest]).await.unwrap(), [digest]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_outage_is_seen_within_a_second_and_the_outage_sends_nothing_but_probes() {
+    // P6
+    let site = Harness::new().start().await;
+    let client = site.client();
+    let blob = noise(1000, 5);
+    let digest = site.mock.put_blob("", blob.clone());
+    assert_eq!(client.missing(&[digest]).await.unwrap(), []);
+    for outage in [1, 60, 3600] {
+        site.mock.suspend().await.unwrap();
+        assert_eq!(code(client.missing(&[digest]).await), Code::Unavailable);
+        tokio::time::sleep(Duration::from_secs(outage)).await;
+        let asked = tokio::time::Instant::now();
+        for _ in 0..100 {
+            assert_eq!(code(client.missing(&[digest]).await), Code::Unavailable);
+            assert_eq!(code(client.action(&digest).await), Code::Unavailable);
+        }
+        assert!(asked.elapsed() < Duration::from_millis(50));
+        site.mock.resume().await.unwrap();
+        let returned = tokio::time::Instant::now();
+        while client.missing(&[digest]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(client.read(&digest).await.unwrap() == blob);
+        assert_eq!(client.write(&noise(MIB, outage)).await.unwrap(), MIB as u64);
+        assert!(returned.elapsed() < Duration::from_secs(1));
+    }
 }

@@ -278,7 +278,10 @@ async fn probe_tells_whether_the_directory_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_in(&dir).await;
     let deadline = Instant::now() + Duration::from_secs(1);
-    store.probe(deadline).await.unwrap();
+    store.probe(Service::Cas, deadline).await.unwrap();
     fs::remove_dir_all(dir.path().join("store")).unwrap();
-    assert!(matches!(store.probe(deadline).await, Err(Tier2Error::Down(_))));
+    assert!(matches!(
+        store.probe(Service::Cas, deadline).await,
+        Err(Tier2Error::Down(_))
+    ));
 }

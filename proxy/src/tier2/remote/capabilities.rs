@@ -10,11 +10,14 @@ use proto::reapi::capabilities_client::CapabilitiesClient;
 use proto::reapi::{GetCapabilitiesRequest, ServerCapabilities};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tonic::Code;
 
+use super::connection::Patience;
 use super::pool::Class;
 use super::{MESSAGE_BYTES_MAX, Remote, ask, batch};
 use crate::call::{Call, Cause, InstanceName, Scope, Via};
 use crate::digest::Function;
+use crate::tier2::health::Service;
 use crate::tier2::{Offers, Tier2Error};
 
 /// Age at which an answer is asked for again.
@@ -102,7 +105,7 @@ impl Capabilities {
                 }
                 known.due = Instant::now() + REFRESH_INTERVAL;
             }
-            Err(Tier2Error::Answered(status)) => {
+            Err(Tier2Error::Answered(status)) if status.code != Code::Unavailable => {
                 tracing::warn!(instance = %upstream, %status, "tier 2 does not tell its capabilities");
                 known.due = Instant::now() + REFRESH_INTERVAL;
             }
@@ -148,6 +151,11 @@ async fn fetch(remote: &Remote, upstream: &InstanceName) -> Result<ServerCapabil
         cause: Cause::Node,
         via: Via::default(),
     };
+    // Not kept from a Tier 2 that is down: it has a pace of its own.
+    let patience = Patience {
+        only_while_up: None,
+        ..remote.times.answer(Service::Cas)
+    };
     ask(&call, || async {
         let lane = remote.pool.lane(Class::Small);
         let mut client = CapabilitiesClient::with_origin(lane, remote.origin.clone())
@@ -156,7 +164,7 @@ async fn fetch(remote: &Remote, upstream: &InstanceName) -> Result<ServerCapabil
             instance_name: upstream.as_str().to_owned(),
         };
         client
-            .get_capabilities(remote.request(&call, remote.times.small(), message))
+            .get_capabilities(remote.request(&call, patience, message))
             .await
     })
     .await

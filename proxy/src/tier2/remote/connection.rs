@@ -20,6 +20,7 @@ use tonic::metadata::MetadataMap;
 use super::connect::BoxIo;
 use super::failure::TransportError;
 use crate::task::TaskGroup;
+use crate::tier2::health::Service;
 
 /// Bytes that Tier 2 may send on one stream before we took them: 4 MiB at 40 ms round trip is 100 MB/s.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -52,6 +53,8 @@ pub(super) struct Patience {
     pub(super) first_byte: Option<Duration>,
     /// From one frame of the answer to the next.
     pub(super) stall: Option<Duration>,
+    /// Waits for no connection while this service is known to be down.
+    pub(super) only_while_up: Option<Service>,
 }
 
 /// A connection with its count of open requests.
@@ -109,10 +112,7 @@ impl Connection {
         request: Request<Body>,
         patience: Patience,
     ) -> Result<Response<Reply>, SendError> {
-        let silence = Silence {
-            connection: self.clone(),
-            heard: self.heard.load(Ordering::Relaxed),
-        };
+        let silence = Silence::from_now(self.clone());
         let flight = Flight::new(self.clone());
         let mut sender = self.sender.clone();
         let sent = sender.try_send_request(request);
@@ -173,18 +173,28 @@ impl Drop for Flight {
 }
 
 /// What was heard on a connection when waiting began.
-struct Silence {
+pub(super) struct Silence {
     connection: Arc<Connection>,
     heard: u64,
 }
 
 impl Silence {
-    /// The wait was in vain. If the whole connection was silent meanwhile, it may be dead without knowing: the next
-    /// request shall not learn that in the same slow way.
-    fn stalled(&self, limit: Duration) -> TransportError {
+    pub(super) fn from_now(connection: Arc<Connection>) -> Silence {
+        let heard = connection.heard.load(Ordering::Relaxed);
+        Silence { connection, heard }
+    }
+
+    /// Takes the connection out of use if nothing came on it meanwhile. What is open on it goes on.
+    pub(super) fn retire(&self) {
         if self.connection.heard.load(Ordering::Relaxed) == self.heard {
             self.connection.retired.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The wait was in vain. If the whole connection was silent meanwhile, it may be dead without knowing: the next
+    /// request shall not learn that in the same slow way.
+    fn stalled(&self, limit: Duration) -> TransportError {
+        self.retire();
         TransportError::Stalled(limit)
     }
 }

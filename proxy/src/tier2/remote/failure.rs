@@ -48,6 +48,8 @@ pub(super) enum ConnectError {
     Timeout(Duration),
     #[error("every connection was closed as soon as it stood")]
     Closed,
+    #[error("tier 2 is known to be down")]
+    KnownDown,
     #[error("this node is shutting down")]
     Stopping,
 }
@@ -112,7 +114,7 @@ pub(super) fn tier2_error(status: Status, call: &Call) -> Tier2Error {
         };
     }
     let code = status.code();
-    if matches!(code, Code::Unavailable | Code::Cancelled) {
+    if code == Code::Cancelled {
         Tier2Error::down(status)
     } else if code == Code::DeadlineExceeded && is_over(call) {
         Tier2Error::DeadlineExceeded
@@ -168,10 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn only_unavailable_means_down_among_what_tier_2_answers() {
-        let error = tier2_error(Status::unavailable("later"), &call());
-        assert!(matches!(error, Tier2Error::Down(_)), "{error}");
+    fn what_tier_2_answers_is_its_word_and_only_unavailable_looks_like_an_outage() {
         for code in [
+            Code::Unavailable,
             Code::Internal,
             Code::NotFound,
             Code::InvalidArgument,
@@ -182,6 +183,7 @@ mod tests {
                 matches!(&error, Tier2Error::Answered(status) if status.code == code && status.message == "words"),
                 "{error}"
             ); // PXY-01, ERR
+            assert_eq!(error.is_outage_like(), code == Code::Unavailable);
         }
     }
 

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 use super::connect::{BoxIo, Connect};
-use super::connection::{Connection, Patience, Reply, SendError};
+use super::connection::{Connection, Patience, Reply, SendError, Silence};
 use super::failure::{ConnectError, TransportError};
 use crate::metrics::Tier2Metrics;
 use crate::task::TaskGroup;
+use crate::tier2::health::{Outlook, Service};
 
 /// A connect that has not succeeded for so long gets company: a packet lost while Tier 2 was away is sent again by the
 /// system only after seconds, and Tier 2's return is to be seen within one.
@@ -52,6 +53,7 @@ struct Shared {
     uploads: Vec<Arc<Slot>>,
     reads: Vec<Arc<Slot>>,
     small: Vec<Arc<Slot>>,
+    outlook: Outlook,
     tasks: TaskGroup,
     metrics: Tier2Metrics,
 }
@@ -81,6 +83,7 @@ impl Pool {
         connector: Box<dyn Connect>,
         connections: usize,
         connect_timeout: Duration,
+        outlook: Outlook,
         tasks: TaskGroup,
         metrics: Tier2Metrics,
     ) -> Pool {
@@ -94,6 +97,7 @@ impl Pool {
             uploads: slots(),
             reads: slots(),
             small: slots(),
+            outlook,
             tasks,
             metrics,
         };
@@ -118,7 +122,7 @@ impl Pool {
     ) -> Result<Response<Reply>, TransportError> {
         let patience: Patience = request.extensions_mut().remove().unwrap_or_default();
         for _ in 0..SENDS_MAX {
-            let connection = self.connection(class).await?;
+            let connection = self.connection(class, patience.only_while_up).await?;
             match connection.send(request, patience).await {
                 Ok(response) => return Ok(response),
                 Err(SendError::Failed(error)) => return Err(error),
@@ -128,16 +132,33 @@ impl Pool {
         Err(TransportError::Connect(ConnectError::Closed))
     }
 
-    async fn connection(&self, class: Class) -> Result<Arc<Connection>, TransportError> {
+    /// What was heard so far on each connection that stands.
+    pub(super) fn listen(&self) -> Vec<Silence> {
+        let open = |slot: &Arc<Slot>| match &*slot.lock() {
+            State::Open(connection) => Some(Silence::from_now(connection.clone())),
+            State::Connecting(_) | State::Empty { .. } => None,
+        };
+        self.shared.all().filter_map(open).collect()
+    }
+
+    async fn connection(
+        &self,
+        class: Class,
+        only_while_up: Option<Service>,
+    ) -> Result<Arc<Connection>, TransportError> {
         // Those who waited together choose anew, so that they spread over the connections that came meanwhile.
         for _ in 0..SENDS_MAX {
             let mut outcome = match self.pick(class) {
                 Pick::Open(connection) => return Ok(connection),
                 Pick::Wait(outcome) => outcome,
             };
-            let made = match outcome.wait_for(Option::is_some).await {
-                Ok(made) => made.clone().unwrap_or(Err(ConnectError::Stopping)),
-                Err(_stopped) => Err(ConnectError::Stopping),
+            let made = tokio::select! {
+                biased;
+                made = outcome.wait_for(Option::is_some) => match made {
+                    Ok(made) => made.clone().unwrap_or(Err(ConnectError::Stopping)),
+                    Err(_stopped) => Err(ConnectError::Stopping),
+                },
+                () = self.shared.known_down(only_while_up) => Err(ConnectError::KnownDown),
             };
             made.map_err(TransportError::Connect)?;
         }
@@ -193,6 +214,9 @@ impl Pool {
                 tokio::time::sleep_until(at).await;
             }
             let made = shared.connect().await;
+            if made.is_ok() {
+                shared.forgive();
+            }
             *slot.lock() = match &made {
                 Ok(connection) => State::Open(connection.clone()),
                 Err(error) => {
@@ -228,6 +252,27 @@ impl Shared {
             Class::Uploads => &self.uploads,
             Class::Reads => &self.reads,
             Class::Small => &self.small,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.uploads.iter().chain(&self.reads).chain(&self.small)
+    }
+
+    /// Tier 2 can be reached: no other connect has to make a pause first.
+    fn forgive(&self) {
+        for slot in self.all() {
+            let mut state = slot.lock();
+            if matches!(&*state, State::Empty { .. }) {
+                *state = State::NEW;
+            }
+        }
+    }
+
+    async fn known_down(&self, service: Option<Service>) {
+        match service {
+            Some(service) => self.outlook.down(service).await,
+            None => std::future::pending().await,
         }
     }
 

@@ -9,14 +9,14 @@ use proto::bytestream::{ReadRequest, ReadResponse};
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
-use super::connection::Patience;
-use super::failure::{TransportError, absent, refused, tier2_error};
+use super::failure::{TransportError, absent, tier2_error};
 use super::pool::Class;
-use super::{MESSAGE_BYTES_MAX, Remote, names, within};
+use super::{MESSAGE_BYTES_MAX, Remote, names, until_looked_at, within};
 use crate::blob::{ByteRange, DigestMismatch};
 use crate::call::Call;
 use crate::digest::Digest;
 use crate::task::TaskGroup;
+use crate::tier2::health::Service;
 use crate::tier2::{BlobStream, Tier2Error};
 
 /// Stall limits that a read may last on messages without bytes: they say "still alive", but not for ever.
@@ -39,12 +39,7 @@ pub(super) async fn open(
             false => Err(Tier2Error::NotFound),
         };
     }
-    let opening = async {
-        match first(remote, call, digest, range).await {
-            Err(status) if refused(&status) => first(remote, call, digest, range).await,
-            opened => opened,
-        }
-    };
+    let opening = until_looked_at(|| first(remote, call, digest, range));
     let (first, incoming) = within(call.deadline, opening)
         .await?
         .map_err(|status| absent(tier2_error(status, call)))?;
@@ -81,10 +76,7 @@ async fn first(
             false => wire(range.len())?,
         },
     };
-    let patience = Patience {
-        first_byte: Some(remote.times.first_byte),
-        stall: Some(remote.times.stall),
-    };
+    let patience = remote.times.answer(Service::Cas);
     let mut client = ByteStreamClient::with_origin(remote.pool.lane(Class::Reads), remote.origin.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let messages = client.read(remote.request(call, patience, message)).await?;

@@ -8,12 +8,14 @@ mod writes;
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::tier2::health::{Announcer, Health, outlook};
 use peer::{Door, End, Peer};
 
 /// A client and its far end.
 struct Harness {
     tier2: RemoteTier2,
     peer: Peer,
+    announcer: Announcer,
     metrics: Metrics,
     tasks: TaskGroup,
 }
@@ -26,16 +28,19 @@ impl Harness {
     fn with(change: impl FnOnce(&mut RemoteOptions)) -> Harness {
         let (tasks, metrics) = (TaskGroup::new(), Metrics::new());
         let peer = Peer::new(&tasks);
+        let (announcer, outlook) = outlook();
         let mut options = options(Endpoint {
             tls: false,
             host: "tier2.example".to_owned(),
             port: 8980,
         });
         change(&mut options);
-        let tier2 = RemoteTier2::new(options, Box::new(peer.clone()), &tasks, &metrics.tier2).unwrap();
+        let tier2 =
+            RemoteTier2::new(options, Box::new(peer.clone()), outlook, &tasks, &metrics.tier2).unwrap();
         Harness {
             tier2,
             peer,
+            announcer,
             metrics,
             tasks,
         }

@@ -25,10 +25,11 @@ use uuid::Uuid;
 use super::connection::Patience;
 use super::failure::{TransportError, answered, refused, tier2_error};
 use super::pool::Class;
-use super::{MESSAGE_BYTES_MAX, Remote, names, within};
+use super::{CONNECTIONS_TRIED_MAX, MESSAGE_BYTES_MAX, Remote, names, within};
 use crate::blob::{Piece, PieceStream, Verified};
 use crate::call::Call;
 use crate::digest::Digest;
+use crate::tier2::health::Service;
 use crate::tier2::{Ack, Tier2Error};
 
 const WRITE_PATH: &str = "/google.bytestream.ByteStream/Write";
@@ -58,18 +59,18 @@ pub(super) async fn write(
             first: Some(first.clone()),
             body,
         };
-        match upload(remote, call, digest, &mut source).await {
-            Err(Failed {
-                refused: true,
-                begun: false,
-                ..
-            }) => {
-                source.first = Some(first);
-                upload(remote, call, digest, &mut source).await
+        for _ in 1..CONNECTIONS_TRIED_MAX {
+            match upload(remote, call, digest, &mut source).await {
+                Err(Failed {
+                    refused: true,
+                    begun: false,
+                    ..
+                }) => source.first = Some(first.clone()),
+                done => return done.map_err(|failed| failed.error),
             }
-            done => done,
         }
-        .map_err(|failed| failed.error)
+        let last = upload(remote, call, digest, &mut source).await;
+        last.map_err(|failed| failed.error)
     };
     within(call.deadline, writing).await?
 }
@@ -378,7 +379,11 @@ fn exchange(
 }
 
 fn request(remote: &Remote, call: &Call, body: Body) -> Request<Body> {
-    let (metadata, extensions, body) = remote.request(call, Patience::default(), body).into_parts();
+    let patience = Patience {
+        only_while_up: Some(Service::Cas),
+        ..Patience::default()
+    };
+    let (metadata, extensions, body) = remote.request(call, patience, body).into_parts();
     let mut request = Request::new(body);
     let mut uri = remote.origin.clone().into_parts();
     uri.path_and_query = Some(http::uri::PathAndQuery::from_static(WRITE_PATH));

@@ -278,7 +278,7 @@ async fn resumes_without_progress_end_with_the_true_code_and_keep_nothing() {
     ));
     assert!(reading.next().await.is_none());
     harness.landed().await;
-    assert_eq!(harness.tier2.count("read"), 4);
+    assert_eq!(harness.tier2.count("read"), 6);
     assert!(!harness.is_in_tier1(&digest) && !harness.bad.is_bad(&harness.call.blob(&digest)));
 }
 

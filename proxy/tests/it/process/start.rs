@@ -28,13 +28,14 @@ async fn page(node: &Running, path: &str) -> String {
 async fn the_port_is_open_and_capabilities_are_told_while_tier_2_refuses_connections() {
     let mock = mock().await;
     mock.suspend().await.unwrap();
-    let node = Binary::over(&mock.url()).start().await;
+    let mut node = Binary::over(&mock.url()).start().await;
     let client = node.client().await;
     assert_eq!(client.capabilities().await.unwrap().digest_functions, [1]);
     let digest = Digest::of(b"content");
     assert_eq!(code(client.missing(&[digest]).await), Code::Unavailable);
     assert!(page(&node, "/livez").await.starts_with("HTTP/1.1 200"));
     mock.resume().await.unwrap();
+    node.logged("tier 2 is back").await;
     assert_eq!(client.missing(&[digest]).await.unwrap(), [digest]);
 }
 

@@ -103,6 +103,56 @@ async fn a_connect_that_hangs_is_given_up_after_its_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_a_connection_learns_of_an_outage_at_once_and_a_probe_waits_on() {
+    let harness = Harness::new();
+    harness.peer.set_door(Door::Silent);
+    let start = Instant::now();
+    let announcing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let since = Instant::now();
+        harness.announcer.announce(Service::Cas, Health::Down { since });
+    };
+    let probe = harness
+        .tier2
+        .probe(Service::Cas, start + Duration::from_millis(250));
+    let asking = async {
+        let found = find(&harness).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(100));
+        found
+    };
+    let (found, probed, ()) = tokio::join!(asking, probe, announcing);
+    assert!(matches!(found, Err(Tier2Error::Down(_))), "{found:?}");
+    assert!(probed.is_err());
+    assert!(start.elapsed() >= Duration::from_millis(250));
+    // Another service may still be there.
+    let key = ActionDigest(digest_of(b"a"));
+    let found = harness.tier2.action(&call(), &key).await;
+    assert!(matches!(found, Err(Tier2Error::Down(_))), "{found:?}");
+    assert!(start.elapsed() > Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_stands_ends_the_pauses_of_the_others() {
+    let harness = Harness::new();
+    harness.peer.set_door(Door::Refusing);
+    let (call, digest) = (call(), digest_of(b"a"));
+    let range = ByteRange::whole(&digest);
+    for _ in 0..10 {
+        let read = harness.tier2.read(&call, &digest, range).await;
+        assert!(matches!(read, Err(Tier2Error::Down(_))));
+    }
+    harness.peer.set_door(Door::Open);
+    let (found, _) = tokio::join!(find(&harness), answer_one(&harness));
+    found.unwrap();
+    let returned = Instant::now();
+    let reading = harness.tier2.read(&call, &digest, range);
+    let serving = async { harness.peer.call("Read").await.refuse(Code::NotFound, &[]) };
+    let (read, ()) = tokio::join!(reading, serving);
+    assert!(matches!(read, Err(Tier2Error::NotFound)));
+    assert_eq!(returned.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connect_is_tried_again_while_one_hangs() {
     let harness = Harness::new();
     harness.peer.set_door(Door::Silent);

@@ -69,8 +69,15 @@ impl Server {
 }
 
 async fn ask(connector: NetConnector, endpoint: Endpoint) -> Result<Vec<Digest>, Tier2Error> {
-    let (tasks, metrics) = (TaskGroup::new(), Metrics::new());
-    let tier2 = RemoteTier2::new(options(endpoint), Box::new(connector), &tasks, &metrics.tier2).unwrap();
+    let (tasks, metrics, (_announcer, outlook)) = (TaskGroup::new(), Metrics::new(), outlook());
+    let tier2 = RemoteTier2::new(
+        options(endpoint),
+        Box::new(connector),
+        outlook,
+        &tasks,
+        &metrics.tier2,
+    )
+    .unwrap();
     let found = tier2.find_missing(&call(), &[digest_of(b"a")]).await;
     tasks.stop(Duration::from_secs(10)).await;
     found

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use mock_upstream::{Match, Mock, Outcome, method};
+use mock_upstream::{After, Match, Mock, Outcome, method};
 
 use super::*;
-use crate::tier2::health::{Health, Watched};
+use crate::tier2::breaker::Breaker;
+use crate::tier2::health::Outlook;
 use crate::tier2::metered::Metered;
 use crate::tier2::split::Split;
 
@@ -18,9 +19,9 @@ impl Connect for Pipes {
     }
 }
 
-type Whole = Split<Watched<Metered<RemoteTier2>>>;
+type Whole = Split<Breaker<Metered<RemoteTier2>>>;
 
-fn assembled(mock: &Mock) -> (Whole, tokio::sync::watch::Receiver<Health>, TaskGroup, Metrics) {
+fn assembled(mock: &Mock) -> (Whole, Outlook, TaskGroup, Metrics) {
     let (tasks, metrics) = (TaskGroup::new(), Metrics::new());
     let endpoint = Endpoint {
         tls: false,
@@ -28,11 +29,18 @@ fn assembled(mock: &Mock) -> (Whole, tokio::sync::watch::Receiver<Health>, TaskG
         port: 1,
     };
     let connector = Box::new(Pipes(mock.clone()));
-    let remote = RemoteTier2::new(options(endpoint), connector, &tasks, &metrics.tier2).unwrap();
+    let (announcer, outlook) = outlook();
+    let remote = RemoteTier2::new(
+        options(endpoint),
+        connector,
+        outlook.clone(),
+        &tasks,
+        &metrics.tier2,
+    )
+    .unwrap();
     let metered = Metered::new(remote, metrics.tier2.clone());
-    let watched = Watched::new(metered, &tasks, metrics.tier2.up.clone());
-    let health = watched.health();
-    (Split::new(watched), health, tasks, metrics)
+    let breaker = Breaker::new(metered, (announcer, outlook.clone()), &tasks, &metrics.tier2.up);
+    (Split::new(breaker), outlook, tasks, metrics)
 }
 
 fn proven(blob: &Bytes) -> (Verified, Bytes) {
@@ -42,7 +50,7 @@ fn proven(blob: &Bytes) -> (Verified, Bytes) {
 #[tokio::test(start_paused = true)]
 async fn a_whole_server_takes_and_returns_everything() {
     let mock = Mock::builder().max_batch_bytes(1000).start();
-    let (tier2, _health, tasks, metrics) = assembled(&mock);
+    let (tier2, _outlook, tasks, metrics) = assembled(&mock);
     let call = call_as("main");
     let large = Bytes::from(vec![3; 3_000_000]);
     let digest = digest_of(&large);
@@ -94,7 +102,7 @@ async fn a_whole_server_takes_and_returns_everything() {
 #[tokio::test(start_paused = true)]
 async fn a_given_up_upload_is_no_half_close_to_a_server() {
     let mock = Mock::builder().start();
-    let (tier2, _health, _tasks, _metrics) = assembled(&mock);
+    let (tier2, _outlook, _tasks, _metrics) = assembled(&mock);
     let blob = Bytes::from(vec![3; 100_000]);
     let body: PieceStream = futures::stream::iter([Ok(Piece::Data(blob.clone()))]).boxed();
     let written = tier2.write(&call(), &digest_of(&blob), body).await;
@@ -105,21 +113,60 @@ async fn a_given_up_upload_is_no_half_close_to_a_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_noticed_and_so_is_its_end_within_a_second() {
+async fn in_an_outage_calls_fail_at_once_and_its_end_is_noticed_within_a_second() {
     let mock = Mock::builder().start();
-    let (tier2, mut health, tasks, _metrics) = assembled(&mock);
+    let (tier2, mut outlook, tasks, _metrics) = assembled(&mock);
     let missing = [digest_of(b"a")];
     tier2.find_missing(&call(), &missing).await.unwrap();
     mock.suspend().await.unwrap();
     let found = tier2.find_missing(&call(), &missing).await;
     assert!(matches!(found, Err(Tier2Error::Down(_))), "{found:?}");
-    let down = health.wait_for(|health| *health != Health::Up);
-    assert!(matches!(*down.await.unwrap(), Health::Down { .. }));
+    assert!(
+        matches!(outlook.of(Service::Cas), Health::Down { .. }),
+        "known by then"
+    );
     tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(matches!(outlook.of(Service::ActionCache), Health::Down { .. }));
+    let asked = Instant::now();
+    for _ in 0..1000 {
+        tier2.find_missing(&call(), &missing).await.unwrap_err();
+        tier2
+            .action(&call(), &ActionDigest(missing[0]))
+            .await
+            .unwrap_err();
+    }
+    assert_eq!(asked.elapsed(), Duration::ZERO); // P6
+
     mock.resume().await.unwrap();
     let returned = Instant::now();
+    while outlook.down_since().is_some() {
+        outlook.changed().await;
+    }
     tier2.find_missing(&call(), &missing).await.unwrap();
-    health.wait_for(|health| *health == Health::Up).await.unwrap();
+    let range = ByteRange::whole(&missing[0]);
+    let read = tier2.read(&call(), &missing[0], range).await;
+    assert!(matches!(read, Err(Tier2Error::NotFound)));
     assert!(returned.elapsed() < Duration::from_secs(1)); // P6
     assert_eq!(tasks.stop(Duration::from_secs(1)).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_were_silent_in_an_outage_are_not_trusted_after_it() {
+    let mock = Mock::builder().start();
+    let (tier2, mut outlook, _tasks, _metrics) = assembled(&mock);
+    let digest = mock.put_blob("", "hello");
+    let blob = digest_of(b"hello");
+    let range = ByteRange::whole(&blob);
+    assert_eq!(tier2.read(&call(), &blob, range).await.unwrap().count().await, 1);
+    let before = mock.calls().digest(&digest).last().unwrap().connection;
+    let hung = mock.hold(Match::any(), After::Start);
+    assert!(tier2.find_missing(&call(), &[blob]).await.is_err());
+    assert!(outlook.down_since().is_some());
+    hung.release();
+    while outlook.down_since().is_some() {
+        outlook.changed().await;
+    }
+    assert_eq!(tier2.read(&call(), &blob, range).await.unwrap().count().await, 1);
+    let after = mock.calls().digest(&digest).last().unwrap().connection;
+    assert_ne!(before, after);
 }
