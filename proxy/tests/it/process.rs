@@ -133,12 +133,18 @@ impl Running {
 
     /// Waits for a line of the log.
     async fn logged(&mut self, message: &str) -> Value {
-        if let Some(line) = self.log.iter().find(|line| line["message"] == message) {
+        self.logged_with(message, |_| true).await
+    }
+
+    /// Waits for a line of the log of which this holds as well.
+    async fn logged_with(&mut self, message: &str, also: impl Fn(&Value) -> bool) -> Value {
+        let wanted = |line: &Value| line["message"] == message && also(line);
+        if let Some(line) = self.log.iter().find(|line| wanted(line)) {
             return line.clone();
         }
         loop {
             match self.next_line().await {
-                Some(line) if line["message"] == message => return line.clone(),
+                Some(line) if wanted(line) => return line.clone(),
                 Some(_other) => {}
                 None => panic!("the log ended without {message:?}: {:?}", self.log),
             }

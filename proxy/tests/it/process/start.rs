@@ -35,7 +35,8 @@ async fn the_port_is_open_and_capabilities_are_told_while_tier_2_refuses_connect
     assert_eq!(code(client.missing(&[digest]).await), Code::Unavailable);
     assert!(page(&node, "/livez").await.starts_with("HTTP/1.1 200"));
     mock.resume().await.unwrap();
-    node.logged("tier 2 is back").await;
+    let of_blobs = |line: &serde_json::Value| line["service"] == "cas";
+    node.logged_with("tier 2 is back", of_blobs).await;
     assert_eq!(client.missing(&[digest]).await.unwrap(), [digest]);
 }
 
