@@ -24,6 +24,7 @@ use crate::tier2::embedded::EmbeddedTier2;
 use crate::tier2::health::{Announcer, Outlook, outlook};
 use crate::tier2::metered::Metered;
 use crate::tier2::remote::{Connect, Endpoint, InstanceMap, NetConnector, RemoteOptions, RemoteTier2};
+use crate::tier2::retry::Retried;
 use crate::tier2::split::Split;
 use crate::tiered::{
     ActionOptions, Actions, BadBlobs, Pending, Publish, Reads, Tiered, WriteOptions, Writes,
@@ -185,7 +186,8 @@ fn tier1_options(config: &Config) -> Tier1Options {
     }
 }
 
-/// Tier 2 with its wrappers: batches are cut first, and each call that then goes out passes the breaker and is metered.
+/// Tier 2 with its wrappers: batches are cut first, and each call that then goes out passes the breaker, is metered, and
+/// repeated if an accident befell it.
 async fn tier2(
     config: &Config,
     connector: Option<Box<dyn Connect>>,
@@ -233,7 +235,8 @@ fn wrapped(
 ) -> (Arc<dyn Tier2>, Outlook) {
     let metered = Metered::new(store, metrics.tier2.clone());
     let breaker = Breaker::new(metered, (announcer, outlook.clone()), tasks, &metrics.tier2.up);
-    (Arc::new(Split::new(breaker)), outlook)
+    let retried = Retried::new(breaker, outlook.clone(), metrics.retries.clone());
+    (Arc::new(Split::new(retried)), outlook)
 }
 
 fn remote_options(config: &Config, upstream: &Upstream, node_id: &str) -> RemoteOptions {

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub tier1: Tier1Metrics,
     /// The far store.
     pub tier2: Tier2Metrics,
+    /// Calls to it that were repeated.
+    pub retries: RetryMetrics,
 }
 
 /// Calls that clients make of this node.
@@ -100,6 +102,8 @@ pub struct UploadMetrics {
     pub shared: IntCounter,
     /// Uploads that another client took over from the one that led.
     pub taken_over: IntCounter,
+    /// Uploads begun anew because their connection to tier 2 broke.
+    pub repeated: IntCounter,
     /// Broken uploads whose bytes are kept for a while.
     pub kept_for_resume: IntGauge,
 }
@@ -147,6 +151,15 @@ pub struct Tier2Metrics {
     pub connect_seconds: Histogram,
     /// By `service` (`cas`, `ac`): 1 until a probe goes without an answer, and again from the first that is answered.
     pub up: IntGaugeVec,
+}
+
+/// Calls to the far store that were repeated.
+#[derive(Clone, Debug)]
+pub struct RetryMetrics {
+    /// Repeats by `method`.
+    pub repeated: IntCounterVec,
+    /// Failed calls that were not repeated because too many were.
+    pub refused: IntCounter,
 }
 
 impl Metrics {
@@ -227,6 +240,10 @@ impl Metrics {
                     "gorego_uploads_taken_over_total",
                     "Uploads continued by another client.",
                 ),
+                repeated: make.counter(
+                    "gorego_uploads_repeated_total",
+                    "Uploads begun anew because their connection to tier 2 broke.",
+                ),
                 kept_for_resume: make.gauge(
                     "gorego_uploads_kept_for_resume",
                     "Broken uploads whose bytes are kept for a while.",
@@ -279,6 +296,17 @@ impl Metrics {
                     "gorego_tier2_up",
                     "1 while tier 2 answers, by service.",
                     &["service"],
+                ),
+            },
+            retries: RetryMetrics {
+                repeated: make.counters(
+                    "gorego_tier2_retries_total",
+                    "Calls to tier 2 that were repeated.",
+                    &["method"],
+                ),
+                refused: make.counter(
+                    "gorego_tier2_retries_refused_total",
+                    "Failed calls that were not repeated because too many were.",
                 ),
             },
             registry,
@@ -376,6 +404,7 @@ mod tests {
         metrics.tier2.total.with_label_values(&["read", "ok"]);
         metrics.tier2.seconds.with_label_values(&["read"]);
         metrics.tier2.up.with_label_values(&["cas"]);
+        metrics.retries.repeated.with_label_values(&["read"]);
         let text = metrics.render().unwrap();
         let described: Vec<_> = text.lines().filter(|line| line.starts_with('#')).collect();
         insta::assert_snapshot!(described.join("\n"));

@@ -8,6 +8,7 @@ pub mod health;
 pub mod memory;
 pub mod metered;
 pub mod remote;
+pub mod retry;
 pub mod split;
 
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! One upstream upload per blob, however many clients send it (R12).
 //!
 //! The clients that upload the same blob form a contest. Its task, which belongs to the node, lets one of them feed
-//! Tier 2. If that one fails, the stream to Tier 2 is reset and the next one feeds a new one from its own first byte. What
-//! Tier 2 says ends the contest for all of them.
+//! Tier 2. If that one fails, the stream to Tier 2 is reset and the next one feeds a new one from its own first byte. If the
+//! connection breaks, the upload is begun anew, once, with what was staged. What Tier 2 says ends the contest for all of them.
 
 mod contests;
 
@@ -49,6 +49,7 @@ impl Inner {
     async fn hold_contest(self: Arc<Inner>, key: BlobKey, changed: Arc<Notify>) {
         let stop = self.tasks.stopping();
         let mut attempts = 0;
+        let mut repeated = false;
         loop {
             if stop.is_cancelled() {
                 self.turn_away(&key);
@@ -67,10 +68,20 @@ impl Inner {
                 Step::Lead(leader, attempt) => {
                     attempts += 1;
                     self.metrics.upstream.inc();
-                    if attempts > 1 {
+                    if attempts > 1 + u32::from(repeated) {
                         self.metrics.taken_over.inc();
                     }
                     match self.attempt(&leader, attempt, &changed).await {
+                        // Once: what breaks two connections may do so with every one.
+                        Attempt::Answered(Err(Tier2Error::Down(cause)))
+                            if !repeated && leader.feeds(attempt) =>
+                        {
+                            repeated = true;
+                            self.metrics.repeated.inc();
+                            let digest = &leader.key.digest;
+                            tracing::debug!(%digest, %cause, "an upload is begun anew on another connection");
+                            leader.end_feed(attempt);
+                        }
                         Attempt::Answered(answer) => return self.end_contest(&leader, answer).await,
                         Attempt::Lost => leader.end_feed(attempt),
                     }

@@ -5,6 +5,7 @@
     reason = "clippy sees a test in the #[test] function, but not in the helpers beside it"
 )]
 
+mod accidents;
 mod action_copies;
 mod actions;
 mod bad_blobs;
