@@ -14,6 +14,7 @@ mod client;
 mod completeness;
 mod conformance_suite;
 mod harness;
+mod leases;
 mod metrics;
 mod outage;
 mod presence;
