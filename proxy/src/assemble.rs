@@ -18,7 +18,6 @@ use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::task::TaskGroup;
 use crate::tier1::{Disk, SystemDisk, Tier1, Tier1Options};
-use crate::tier2::Tier2;
 use crate::tier2::breaker::Breaker;
 use crate::tier2::embedded::EmbeddedTier2;
 use crate::tier2::health::{Announcer, Outlook, outlook};
@@ -26,8 +25,10 @@ use crate::tier2::metered::Metered;
 use crate::tier2::remote::{Connect, Endpoint, InstanceMap, NetConnector, RemoteOptions, RemoteTier2};
 use crate::tier2::retry::Retried;
 use crate::tier2::split::Split;
+use crate::tier2::{Losses, Tier2};
 use crate::tiered::{
-    ActionOptions, Actions, BadBlobs, Pending, Publish, Reads, Tiered, WriteOptions, Writes,
+    ActionOptions, Actions, BadBlobs, Pending, Presence, PresenceOptions, Publish, Reads, Signs, Tiered,
+    WriteOptions, Writes, time_slept,
 };
 
 /// Connections that clients may have at once. A few thousand build machines, each with a handful.
@@ -75,7 +76,8 @@ impl Node {
         let metrics = Metrics::new();
         let (commits, flights, background) = (TaskGroup::new(), TaskGroup::new(), TaskGroup::new());
         let node_id = uuid::Uuid::new_v4().simple().to_string();
-        let (tier2, outlook) = tier2(config, ground.connector, &node_id, &background, &metrics).await?;
+        let (tier2, outlook, losses) =
+            tier2(config, ground.connector, &node_id, &background, &metrics).await?;
         let tier1 = Tier1::open(
             tier1_options(config),
             ground.disk,
@@ -87,11 +89,21 @@ impl Node {
             Arc::new(Pending::new()),
             Arc::new(BadBlobs::new(metrics.reads.bad_blobs.clone())),
         );
+        let presence = Presence::new(
+            tier2.clone(),
+            bad,
+            PresenceOptions {
+                lease: config.cas.lease,
+                write_lease: config.cas.write_lease.min(config.cas.lease),
+            },
+            Signs::new(outlook.clone(), losses, time_slept),
+            &background,
+            metrics.presence.clone(),
+        );
         let reads = Reads::new(
             tier1.clone(),
-            tier2.clone(),
+            presence.clone(),
             pending.clone(),
-            bad.clone(),
             flights.clone(),
             metrics.reads.clone(),
         );
@@ -104,9 +116,8 @@ impl Node {
         };
         let writes = Writes::new(
             tier1.clone(),
-            tier2.clone(),
+            presence,
             pending,
-            bad,
             options,
             commits.clone(),
             metrics.uploads.clone(),
@@ -194,7 +205,7 @@ async fn tier2(
     node_id: &str,
     tasks: &TaskGroup,
     metrics: &Metrics,
-) -> anyhow::Result<(Arc<dyn Tier2>, Outlook)> {
+) -> anyhow::Result<(Arc<dyn Tier2>, Outlook, Losses)> {
     let (announcer, outlook) = outlook();
     match &config.tier2.place {
         Tier2Place::Embedded { dir } => {
@@ -206,7 +217,8 @@ async fn tier2(
                 dir = %shown,
                 "no tier2.url: using the embedded tier 2, which lives in this process and never evicts"
             );
-            Ok(wrapped(embedded, (announcer, outlook), tasks, metrics))
+            let (tier2, outlook) = wrapped(embedded, (announcer, outlook), tasks, metrics);
+            Ok((tier2, outlook, Losses::default()))
         }
         Tier2Place::Remote(upstream) => {
             let options = remote_options(config, upstream, node_id);
@@ -222,7 +234,9 @@ async fn tier2(
                 .context("tier2.url cannot be used")?;
             // Asked for here, its capabilities are known before the first client asks, and builds keep what they are told.
             let _assumed = remote.offers(&InstanceName::default());
-            Ok(wrapped(remote, (announcer, outlook), tasks, metrics))
+            let losses = remote.losses();
+            let (tier2, outlook) = wrapped(remote, (announcer, outlook), tasks, metrics);
+            Ok((tier2, outlook, losses))
         }
     }
 }

@@ -183,7 +183,7 @@ pub struct Call {
 
 /// The nodes that a call has come through, the first one first, each by an id of its process. Every node adds its own before
 /// it asks Tier 2, so that one that is upstream of itself notices at once, however many nodes are in between.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Via(Option<Arc<str>>);
 
 /// Nodes in a row. Longer rows than this help nobody, and each of them costs a header's bytes.

@@ -39,7 +39,7 @@ pub use self::field::{Field, fields};
 pub use self::instances::UpstreamInstances;
 pub use self::print::fields_as_markdown;
 pub use self::secret::Secret;
-pub use self::settings::{Log, Readiness, Shutdown, Upload};
+pub use self::settings::{Cas, Log, Readiness, Shutdown, Upload};
 pub use self::size::ByteSize;
 pub use self::url::UpstreamUrl;
 pub use self::words::{Tier1Write, WhenDown};

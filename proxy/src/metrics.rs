@@ -21,6 +21,8 @@ pub struct Metrics {
     pub reads: ReadMetrics,
     /// Action results.
     pub actions: ActionMetrics,
+    /// What is known of tier 2's blobs.
+    pub presence: PresenceMetrics,
     /// Uploads on their way through.
     pub uploads: UploadMetrics,
     /// The disk.
@@ -89,6 +91,25 @@ pub struct ActionMetrics {
     pub copies: IntGauge,
     /// Bytes that they take.
     pub copy_bytes: IntGauge,
+}
+
+/// What is known of tier 2's blobs.
+#[derive(Clone, Debug)]
+pub struct PresenceMetrics {
+    /// Leases that are remembered.
+    pub leases: IntGauge,
+    /// Memory that they take.
+    pub lease_bytes: IntGauge,
+    /// Times that all leases ended, by `reason` (`outage`, `disconnected`, `slept`, `surprises`).
+    pub epochs_ended: IntCounterVec,
+    /// Blobs asked about that a lease answered.
+    pub by_lease: IntCounter,
+    /// Blobs asked about of which tier 2 was asked.
+    pub asked: IntCounter,
+    /// Questions that joined one which waited to be sent.
+    pub merged: IntCounter,
+    /// Questions repeated for one client, because the shared one failed.
+    pub repeated: IntCounter,
 }
 
 /// Uploads on their way through.
@@ -227,6 +248,34 @@ impl Metrics {
                     "gorego_fetches_not_kept_total",
                     "Fetches that tier 1 did not keep, by reason.",
                     &["reason"],
+                ),
+            },
+            presence: PresenceMetrics {
+                leases: make.gauge(
+                    "gorego_leases",
+                    "Blobs that tier 2 said it has, as far as that is remembered.",
+                ),
+                lease_bytes: make.gauge("gorego_lease_bytes", "Memory that leases take."),
+                epochs_ended: make.counters(
+                    "gorego_lease_epochs_ended_total",
+                    "Times that all leases ended, by reason.",
+                    &["reason"],
+                ),
+                by_lease: make.counter(
+                    "gorego_presence_by_lease_total",
+                    "Blobs whose presence a lease answered.",
+                ),
+                asked: make.counter(
+                    "gorego_presence_asked_total",
+                    "Blobs whose presence tier 2 was asked about.",
+                ),
+                merged: make.counter(
+                    "gorego_presence_merged_total",
+                    "Questions about presence that joined another.",
+                ),
+                repeated: make.counter(
+                    "gorego_presence_repeated_total",
+                    "Questions about presence repeated for one client.",
                 ),
             },
             uploads: UploadMetrics {
@@ -400,6 +449,7 @@ mod tests {
         metrics.reads.bytes.with_label_values(&["1"]);
         metrics.reads.not_kept.with_label_values(&["full"]);
         metrics.actions.incomplete.with_label_values(&["missing"]);
+        metrics.presence.epochs_ended.with_label_values(&["outage"]);
         metrics.tier1.errors.with_label_values(&["read"]);
         metrics.tier2.total.with_label_values(&["read", "ok"]);
         metrics.tier2.seconds.with_label_values(&["read"]);

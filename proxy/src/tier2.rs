@@ -13,6 +13,7 @@ pub mod split;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -85,6 +86,22 @@ pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, Tier2Error>> + Sen
 pub struct Ack {
     /// When the last piece was sent: the date of this evidence. What Tier 2 lost after it is not covered.
     pub sent_at: Instant,
+}
+
+/// How often the last connection to Tier 2 that stood was lost. A Tier 2 without connections loses none. Clones count
+/// together.
+#[derive(Debug, Clone, Default)]
+pub struct Losses(Arc<AtomicU64>);
+
+impl Losses {
+    /// So far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// A serialized `ActionResult`, passed on as it came: unknown fields survive.

@@ -51,6 +51,7 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
         tier2: tier2?,
         share_groups: instances::share_groups(&settings.instances),
         ac,
+        cas: settings.cas,
         upload: settings.upload,
         limits,
         shutdown: settings.shutdown,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::instances::UpstreamInstances;
-use super::settings::{Log, Readiness, Shutdown, Upload};
+use super::settings::{Cas, Log, Readiness, Shutdown, Upload};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
 use super::words::{Tier1Write, WhenDown};
@@ -22,6 +22,7 @@ pub struct Config {
     pub tier2: Tier2,
     pub share_groups: ShareGroups,
     pub ac: Ac,
+    pub cas: Cas,
     pub upload: Upload,
     pub limits: Limits,
     pub shutdown: Shutdown,

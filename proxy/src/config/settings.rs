@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) tier2: Tier2Settings,
     pub(crate) instances: Members,
     pub(crate) ac: AcSettings,
+    pub(crate) cas: Cas,
     pub(crate) upload: Upload,
     pub(crate) limits: LimitsSettings,
     pub(crate) shutdown: Shutdown,
@@ -60,6 +61,15 @@ pub(crate) struct Tier2Settings {
 pub(crate) struct AcSettings {
     pub(crate) lease: Duration,
     pub(crate) memory: ByteSize,
+}
+
+/// How long Tier 2's word that it has a blob is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cas {
+    /// For questions about presence. Zero asks every time.
+    pub lease: Duration,
+    /// For early answers to uploads.
+    pub write_lease: Duration,
 }
 
 /// What happens to uploads that break off.
@@ -135,6 +145,10 @@ impl Settings {
             ac: AcSettings {
                 lease: leaves.leaf("ac.lease", "60s", "How long a copy of an action result is as good as Tier 2's word; `0s` asks Tier 2 every time."),
                 memory: leaves.leaf("ac.memory", "64MiB", "Memory for copies of action results and for what is known of the trees that they refer to; at most 64GiB."),
+            },
+            cas: Cas {
+                lease: leaves.leaf("cas.lease", "5m", "How long Tier 2's word that it has a blob is good for answers about presence; `0s` asks every time."),
+                write_lease: leaves.leaf("cas.write_lease", "5s", "How long that word is good for answering an upload of the blob without sending it on; at most `cas.lease` counts, and `0s` sends every upload on."),
             },
             upload: Upload {
                 resume_window: leaves.leaf("upload.resume_window", "60s", "How long the bytes of a broken upload are kept for its client to go on; `0s` keeps none."),

@@ -88,6 +88,8 @@ fn sample(path: &str) -> (&'static str, &'static [(&'static str, &'static str)])
         "instances" => ("{a: team, b: team}", &[]),
         "ac.lease" => ("0s", &[]),
         "ac.memory" => ("1GiB", &[]),
+        "cas.lease" => ("0s", &[]),
+        "cas.write_lease" => ("1s", &[]),
         "upload.resume_window" => ("0s", &[]),
         "limits.max_batch_size" => ("1MiB", &[]),
         "limits.max_streams" => ("256", &[]),

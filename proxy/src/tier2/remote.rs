@@ -42,7 +42,7 @@ pub use self::names::InstanceMap;
 use self::pool::{Class, Lane, Pool};
 use super::health::{Outlook, Service};
 use super::split::collect;
-use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error};
+use super::{Ack, BlobStream, Losses, Offers, RawActionResult, Tier2, Tier2Error};
 use crate::blob::{ByteRange, Piece, PieceStream, Verified};
 use crate::call::{Call, Cause, InstanceName, Scope, Via};
 use crate::digest::{ActionDigest, Digest, Function};
@@ -169,6 +169,11 @@ impl RemoteTier2 {
         let fresh = capabilities::keep_fresh(remote.clone());
         drop(tasks.spawn(async move { stop.run_until_cancelled(fresh).await }));
         Ok(RemoteTier2 { remote })
+    }
+
+    /// Counts how often the last connection was lost.
+    pub fn losses(&self) -> Losses {
+        self.remote.pool.losses()
     }
 }
 

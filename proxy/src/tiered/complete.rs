@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -66,7 +67,8 @@ impl Actions {
             }
             asked.push(digest);
         }
-        let missing = self.0.writes.find_missing(call, &asked).await?;
+        let presence = &self.0.writes.0.presence;
+        let missing = presence.missing(call, &asked, Duration::ZERO).await?;
         match missing.first() {
             Some(missing) => Err(Flaw::Missing(*missing).into()),
             None => Ok(()),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use prometheus::IntCounter;
+use tokio::time::Instant;
 
 use crate::blob::{ByteRange, DigestMismatch};
 use crate::call::Call;
@@ -30,6 +31,7 @@ pub(super) struct Fetch {
     digest: Digest,
     rest: ByteRange,
     stream: Option<BlobStream>,
+    first_byte_at: Option<Instant>,
     had_bytes: bool,
     /// Its last stream broke.
     broken: bool,
@@ -55,6 +57,7 @@ impl Fetch {
             digest,
             rest: range,
             stream: None,
+            first_byte_at: None,
             had_bytes: continues,
             broken: false,
             resumes: 0,
@@ -82,6 +85,11 @@ impl Fetch {
         Ok(None)
     }
 
+    /// When the first byte of the newest stream came: the date of what a whole fetch proves.
+    pub(super) fn first_byte_at(&self) -> Option<Instant> {
+        self.first_byte_at
+    }
+
     /// Lets the stream go. The next bytes come from another one.
     pub(super) fn suspend(&mut self) {
         self.stream = None;
@@ -95,6 +103,7 @@ impl Fetch {
                 if std::mem::take(&mut self.broken) {
                     self.resumed.inc();
                 }
+                self.first_byte_at = Some(Instant::now());
                 self.stream.insert(stream)
             }
         };

@@ -133,12 +133,20 @@ impl Fill {
             }
             return match verifier.finish() {
                 Ok(proof) => {
+                    self.fetched(&fetch);
                     self.make_room(piece.len(), &mut patience, &mut fetch).await;
                     self.flight.change(|state| state.release(piece, before));
                     Flown::Landed(proof)
                 }
                 Err(mismatch) => self.mend(before, &mismatch).await,
             };
+        }
+    }
+
+    /// Everything came and is right.
+    pub(super) fn fetched(&self, fetch: &Fetch) {
+        if let Some(first_byte_at) = fetch.first_byte_at() {
+            self.shared.presence.fetched(self.flight.key(), first_byte_at);
         }
     }
 

@@ -106,6 +106,7 @@ impl Fill {
         self.shared.metrics.corrupt.inc();
         tracing::error!(digest = %self.digest(), "tier 2's copy is bad; readers are told that it is absent");
         self.shared.bad.condemn(self.flight.key());
+        self.shared.presence.doubt(self.flight.key());
         self.end(Phase::Replaced(Err(CallError::BadBlob)));
     }
 
@@ -161,6 +162,7 @@ impl Fill {
             }
         }
         let proof = verifier.finish().map_err(|_mismatch| Trouble::Wrong)?;
+        self.fetched(&fetch);
         if let Some(tail) = tail {
             return Ok(Anew::Same {
                 tail: tail.freeze(),

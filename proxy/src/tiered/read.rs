@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt as _;
 use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -15,6 +14,7 @@ use super::flight::Flight;
 use super::flights::Flights;
 use super::follower::Follower;
 use super::pending::{Pending, PendingCopy};
+use super::presence::Presence;
 use super::range::starts_flight;
 use super::reading::Reading;
 use super::source::{DiskRead, Source, Tier};
@@ -59,6 +59,7 @@ pub struct Reads(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub(super) tier1: Tier1,
     pub(super) tier2: Arc<dyn Tier2>,
+    pub(super) presence: Presence,
     pub(super) pending: Arc<Pending>,
     pub(super) bad: Arc<BadBlobs>,
     pub(super) tasks: TaskGroup,
@@ -89,32 +90,31 @@ pub(super) enum Copies {
 }
 
 impl Reads {
-    /// Reads through `tier1` and `tier2`. Fetches are tasks of `tasks`.
+    /// Reads through `tier1` and the Tier 2 that `presence` is about. Fetches are tasks of `tasks`.
     pub fn new(
         tier1: Tier1,
-        tier2: Arc<dyn Tier2>,
+        presence: Presence,
         pending: Arc<Pending>,
-        bad: Arc<BadBlobs>,
         tasks: TaskGroup,
         metrics: ReadMetrics,
     ) -> Reads {
-        Reads::with_rings(RINGS, tier1, tier2, pending, bad, tasks, metrics)
+        Reads::with_rings(RINGS, tier1, presence, pending, tasks, metrics)
     }
 
     pub(super) fn with_rings(
         rings: Rings,
         tier1: Tier1,
-        tier2: Arc<dyn Tier2>,
+        presence: Presence,
         pending: Arc<Pending>,
-        bad: Arc<BadBlobs>,
         tasks: TaskGroup,
         metrics: ReadMetrics,
     ) -> Reads {
         Reads(Arc::new(Shared {
             tier1,
-            tier2,
+            tier2: presence.tier2(),
+            bad: presence.0.bad.clone(),
+            presence,
             pending,
-            bad,
             tasks,
             flights: Flights::default(),
             tier1_bytes: metrics.bytes.with_label_values(&["1"]),
@@ -162,16 +162,10 @@ impl Reads {
             self.0.missed(&error);
             return Err(error);
         }
-        let digests = [key.digest];
-        let ask = self.0.tier2.find_missing(call, &digests);
-        let missing = match call.deadline {
-            Some(deadline) => {
-                tokio::time::timeout_at(deadline, ask)
-                    .map(|answer| answer.unwrap_or(Err(Tier2Error::DeadlineExceeded)))
-                    .await?
-            }
-            None => ask.await?,
-        };
+        let presence = &self.0.presence;
+        let missing = presence
+            .missing(call, &[key.digest], presence.options().lease)
+            .await?;
         if missing.is_empty() {
             return Ok(());
         }

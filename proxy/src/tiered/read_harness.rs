@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 
 use super::read::Rings;
-use super::{BadBlobs, CallError, Pending, Reading, Reads};
+use super::{BadBlobs, CallError, Pending, Presence, PresenceOptions, Reading, Reads, Signs};
 use crate::blob::ByteRange;
 use crate::call::{Call, Cause, InstanceName, Scope, Via};
 use crate::digest::{Digest, Function};
@@ -18,6 +18,12 @@ use crate::tier1::{Tier1, Tier1Options};
 use crate::tier2::memory::MemoryTier2;
 
 pub(super) const MIB: u64 = 1 << 20;
+
+/// No lease answers anything.
+pub(crate) const ALWAYS_ASK: PresenceOptions = PresenceOptions {
+    lease: Duration::ZERO,
+    write_lease: Duration::ZERO,
+};
 
 pub(super) struct Harness {
     pub(super) tier1: Tier1,
@@ -75,12 +81,19 @@ impl Harness {
         let tier2 = Arc::new(MemoryTier2::new(tier2_chunk_bytes));
         let pending = Arc::new(Pending::default());
         let bad = Arc::new(BadBlobs::new(metrics.reads.bad_blobs.clone()));
+        let presence = Presence::new(
+            Arc::new(tier2.clone()),
+            bad.clone(),
+            ALWAYS_ASK,
+            Signs::none(),
+            &TaskGroup::new(),
+            metrics.presence.clone(),
+        );
         let reads = Reads::with_rings(
             rings,
             tier1.clone(),
-            Arc::new(tier2.clone()),
+            presence,
             pending.clone(),
-            bad.clone(),
             tasks.clone(),
             metrics.reads.clone(),
         );

@@ -101,12 +101,12 @@ pub(super) async fn tell(
                 }
             }
             (Step::Ask | Step::Wait, _) => {
-                let key = call.blob(digest);
+                let write_lease = inner.presence.options().write_lease;
                 let missing = inner
-                    .tier2
-                    .find_missing(call, std::slice::from_ref(digest))
+                    .presence
+                    .missing(call, std::slice::from_ref(digest), write_lease)
                     .await?;
-                let present = missing.is_empty() && !inner.bad.is_bad(&key);
+                let present = missing.is_empty();
                 in_tier2 = if present {
                     InTier2::Present
                 } else {

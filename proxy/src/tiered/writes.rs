@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::bad::BadBlobs;
 use super::names::Names;
 use super::pending::Pending;
+use super::presence::Presence;
 use super::session::{HangUp, Session};
 use super::underway::{Batches, FailedUploads};
 use super::upload::Upload;
@@ -55,6 +56,7 @@ pub struct Writes(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) tier1: Tier1,
     pub(super) tier2: Arc<dyn Tier2>,
+    pub(super) presence: Presence,
     pub(super) pending: Arc<Pending>,
     pub(super) bad: Arc<BadBlobs>,
     pub(super) options: WriteOptions,
@@ -71,12 +73,11 @@ pub(super) struct Inner {
 }
 
 impl Writes {
-    /// A write side over the two tiers. Uploads to Tier 2 and publications in Tier 1 are tasks of `tasks`.
+    /// A write side over `tier1` and the Tier 2 that `presence` is about. Uploads to Tier 2 and publications in Tier 1 are tasks of `tasks`.
     pub fn new(
         tier1: Tier1,
-        tier2: Arc<dyn Tier2>,
+        presence: Presence,
         pending: Arc<Pending>,
-        bad: Arc<BadBlobs>,
         options: WriteOptions,
         tasks: TaskGroup,
         metrics: UploadMetrics,
@@ -84,9 +85,10 @@ impl Writes {
         let failed = Arc::new(FailedUploads::default());
         Writes(Arc::new(Inner {
             tier1,
-            tier2,
+            tier2: presence.tier2(),
+            bad: presence.0.bad.clone(),
+            presence,
             pending,
-            bad,
             options,
             tasks,
             contests: Contests::new(failed.clone()),

@@ -15,6 +15,7 @@ mod client;
 mod completeness;
 mod conformance_suite;
 mod harness;
+mod leases;
 mod metrics;
 mod outage;
 mod presence;

@@ -30,7 +30,8 @@ use crate::tier1::{Tier1, Tier1Options};
 use crate::tier2::Tier2;
 use crate::tier2::memory::MemoryTier2;
 use crate::tiered::{
-    ActionOptions, Actions, BadBlobs, Pending, Publish, Reads, Tiered, WriteOptions, Writes,
+    ActionOptions, Actions, BadBlobs, Pending, Presence, PresenceOptions, Publish, Reads, Signs, Tiered,
+    WriteOptions, Writes,
 };
 
 /// Bytes of blobs in a batch, small so that tests can pass it.
@@ -235,11 +236,22 @@ async fn tiered(tier2: &Arc<MemoryTier2>, metrics: &Metrics, tasks: &TaskGroup) 
     let tier2: Arc<dyn Tier2> = Arc::new(tier2.clone());
     let pending = Arc::new(Pending::new());
     let bad = Arc::new(BadBlobs::new(metrics.reads.bad_blobs.clone()));
+    let lease = PresenceOptions {
+        lease: Duration::ZERO,
+        write_lease: Duration::ZERO,
+    };
+    let presence = Presence::new(
+        tier2.clone(),
+        bad,
+        lease,
+        Signs::none(),
+        tasks,
+        metrics.presence.clone(),
+    );
     let reads = Reads::new(
         tier1.clone(),
-        tier2.clone(),
+        presence.clone(),
         pending.clone(),
-        bad.clone(),
         tasks.clone(),
         metrics.reads.clone(),
     );
@@ -248,15 +260,7 @@ async fn tiered(tier2: &Arc<MemoryTier2>, metrics: &Metrics, tasks: &TaskGroup) 
         resume_window: Duration::from_secs(60),
     };
     let uploads = metrics.uploads.clone();
-    let writes = Writes::new(
-        tier1,
-        tier2.clone(),
-        pending,
-        bad,
-        options,
-        tasks.clone(),
-        uploads,
-    );
+    let writes = Writes::new(tier1, presence, pending, options, tasks.clone(), uploads);
     let options = ActionOptions {
         lease: Duration::ZERO,
         memory_bytes: 1 << 20,

@@ -1,6 +1,7 @@
 //! A few connections for each class of calls, made when they are needed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use super::connection::{Connection, Patience, Reply, SendError, Silence};
 use super::failure::{ConnectError, TransportError};
 use crate::metrics::Tier2Metrics;
 use crate::task::TaskGroup;
+use crate::tier2::Losses;
 use crate::tier2::health::{Outlook, Service};
 
 /// A connect that has not succeeded for so long gets company: a packet lost while Tier 2 was away is sent again by the
@@ -56,6 +58,9 @@ struct Shared {
     outlook: Outlook,
     tasks: TaskGroup,
     metrics: Tier2Metrics,
+    /// Connections that stand, whatever their class.
+    standing: Arc<AtomicUsize>,
+    losses: Losses,
 }
 
 /// Room for one connection.
@@ -100,10 +105,17 @@ impl Pool {
             outlook,
             tasks,
             metrics,
+            standing: Arc::default(),
+            losses: Losses::default(),
         };
         Pool {
             shared: Arc::new(shared),
         }
+    }
+
+    /// Counts how often the last connection was lost.
+    pub(super) fn losses(&self) -> Losses {
+        self.shared.losses.clone()
     }
 
     /// A gRPC service over the connections of one class. Takes its [`Patience`] from the request's extensions.
@@ -287,14 +299,22 @@ impl Shared {
         self.metrics
             .connect_seconds
             .observe(started.elapsed().as_secs_f64());
-        let standing = self.metrics.connections.clone();
-        standing.inc();
+        let (shown, standing, losses) = (
+            self.metrics.connections.clone(),
+            self.standing.clone(),
+            self.losses.clone(),
+        );
+        shown.inc();
+        standing.fetch_add(1, Ordering::AcqRel);
         let stop = self.tasks.stopping();
         drop(self.tasks.spawn(async move {
             if let Some(Err(error)) = stop.run_until_cancelled(driver).await {
                 tracing::debug!(%error, "a connection to tier 2 was lost");
             }
-            standing.dec();
+            shown.dec();
+            if standing.fetch_sub(1, Ordering::AcqRel) == 1 {
+                losses.add();
+            }
         }));
         Ok(connection)
     }

@@ -9,7 +9,8 @@ use crate::tier1::Tier1Options;
 use crate::tier1::disk::memory::{MemoryDisk, Step};
 use crate::tier2::memory::MemoryTier2;
 use crate::tier2::{RawActionResult, UpstreamStatus};
-use crate::tiered::{ActionOptions, Actions, PendingCopy, Pushed, Reads};
+use crate::tiered::read_harness::ALWAYS_ASK;
+use crate::tiered::{ActionOptions, Actions, PendingCopy, PresenceOptions, Pushed, Reads, Signs};
 
 mod batches;
 mod concurrent;
@@ -44,19 +45,19 @@ struct Node {
 
 impl Node {
     fn new() -> Node {
-        Node::build(Publish::Sync, u64::MAX, RESUME_WINDOW)
+        Node::build(Publish::Sync, u64::MAX, RESUME_WINDOW, ALWAYS_ASK)
     }
 
     fn with(publish: Publish) -> Node {
-        Node::build(publish, u64::MAX, RESUME_WINDOW)
+        Node::build(publish, u64::MAX, RESUME_WINDOW, ALWAYS_ASK)
     }
 
     /// A node whose Tier 1 keeps nothing.
     fn without_files() -> Node {
-        Node::build(Publish::Sync, 0, RESUME_WINDOW)
+        Node::build(Publish::Sync, 0, RESUME_WINDOW, ALWAYS_ASK)
     }
 
-    fn build(publish: Publish, blob_bytes_max: u64, resume_window: Duration) -> Node {
+    fn build(publish: Publish, blob_bytes_max: u64, resume_window: Duration, lease: PresenceOptions) -> Node {
         let (tasks, tier1_tasks, metrics) = (TaskGroup::new(), TaskGroup::new(), Metrics::new());
         let disk = MemoryDisk::new();
         let tier1 = Tier1::open(
@@ -74,19 +75,25 @@ impl Node {
         let tier2 = Arc::new(MemoryTier2::default());
         let pending = Arc::new(Pending::new());
         let bad = Arc::new(BadBlobs::new(metrics.reads.bad_blobs.clone()));
+        let presence = Presence::new(
+            Arc::new(tier2.clone()),
+            bad.clone(),
+            lease,
+            Signs::none(),
+            &TaskGroup::new(),
+            metrics.presence.clone(),
+        );
         let reads = Reads::new(
             tier1.clone(),
-            Arc::new(tier2.clone()),
+            presence.clone(),
             pending.clone(),
-            bad.clone(),
             tasks.clone(),
             metrics.reads.clone(),
         );
         let writes = Writes::new(
             tier1.clone(),
-            Arc::new(tier2.clone()),
+            presence,
             pending.clone(),
-            bad.clone(),
             WriteOptions {
                 publish,
                 resume_window,

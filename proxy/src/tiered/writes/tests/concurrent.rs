@@ -69,6 +69,7 @@ async fn nothing_is_lost_or_left_over_among_threads() {
             Publish::Async,
             blob_bytes_max,
             Duration::from_millis(5),
+            ALWAYS_ASK,
         ));
         let clients = TaskGroup::new();
         let ends: Vec<_> = (0..CLIENTS)

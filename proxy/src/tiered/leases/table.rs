@@ -1,0 +1,138 @@
+//! What Tier 2's answers prove about single blobs, and for how long (P2, R3, R4). Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::marks::Marks;
+use super::store::{Bounds, Store};
+use crate::call::BlobKey;
+
+/// How many NOT_FOUNDs that meet live leases end all of them (R4), if they come within [`SURPRISE_WINDOW`].
+const SURPRISES_MAX: usize = 3;
+
+/// See [`SURPRISES_MAX`].
+const SURPRISE_WINDOW: Duration = Duration::from_secs(10);
+
+/// What to make of an answer about one blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tiered) enum Heard {
+    /// It stands.
+    Stands,
+    /// Something newer was heard while the call was open, and says otherwise: ask again, once.
+    AskAgain,
+}
+
+/// The leases. Positive only: an absence ends a lease and is not remembered, but for as long as calls are open that were
+/// sent before.
+pub(in crate::tiered) struct LeaseTable {
+    store: Store,
+    marks: Marks,
+    /// How long a lease lives, as far as surprises are concerned.
+    lease: Duration,
+    /// Evidence up to here is of an earlier epoch and proves nothing.
+    epoch_began: Option<Instant>,
+    surprises: VecDeque<Instant>,
+}
+
+impl LeaseTable {
+    /// No lease. Evidence from before `now` is dated `now`.
+    pub(in crate::tiered) fn new(bounds: Bounds, lease: Duration, now: Instant) -> LeaseTable {
+        LeaseTable {
+            store: Store::new(bounds, now),
+            marks: Marks::default(),
+            lease,
+            epoch_began: None,
+            surprises: VecDeque::new(),
+        }
+    }
+
+    /// When the newest evidence for a blob was sent, if it is of this epoch. However old it may be is the caller's to
+    /// judge.
+    pub(in crate::tiered) fn evidence(&self, key: &BlobKey) -> Option<Instant> {
+        self.store.get(key)
+    }
+
+    /// Leases that are remembered, and bytes of memory that they take.
+    pub(in crate::tiered) fn size(&self) -> (usize, usize) {
+        (self.store.len(), self.store.bytes())
+    }
+
+    /// A call goes out. Each is closed with the same date, after its answer was noted.
+    pub(in crate::tiered) fn open(&mut self, sent_at: Instant) {
+        self.marks.open(sent_at);
+    }
+
+    /// See [`LeaseTable::open`].
+    pub(in crate::tiered) fn close(&mut self, sent_at: Instant) {
+        self.marks.close(sent_at);
+    }
+
+    /// Tier 2 said, to a call sent then, that it has the blob.
+    pub(in crate::tiered) fn present(&mut self, key: &BlobKey, sent_at: Instant) -> Heard {
+        if self.marks.absent_since(key, sent_at) {
+            return Heard::AskAgain;
+        }
+        if self.epoch_began.is_none_or(|began| began < sent_at) {
+            self.store.put(key, sent_at);
+        }
+        Heard::Stands
+    }
+
+    /// Tier 2 acknowledged a write whose last piece was sent then.
+    pub(in crate::tiered) fn acknowledged(&mut self, key: &BlobKey, sent_at: Instant, now: Instant) {
+        self.marks.acknowledged(key, now);
+        // An absence that was heard meanwhile may be older or newer: the write counts, and gives no lease.
+        let _heard = self.present(key, sent_at);
+    }
+
+    /// Tier 2 said, to a call sent then, that it lacks the blob. If that stands, the lease ends; and all of them do when it
+    /// is one surprise too many. Returns what to make of it, and whether the epoch ended.
+    pub(in crate::tiered) fn absent(
+        &mut self,
+        key: &BlobKey,
+        sent_at: Instant,
+        now: Instant,
+    ) -> (Heard, bool) {
+        if self.marks.acknowledged_since(key, sent_at) {
+            return (Heard::AskAgain, false);
+        }
+        self.marks.absent(key, now);
+        let evidence = self.store.get(key);
+        self.store.remove(key);
+        let live = evidence.is_some_and(|sent_at| now.saturating_duration_since(sent_at) < self.lease);
+        (Heard::Stands, live && self.surprised(now))
+    }
+
+    /// Nobody knows what became of a write of the blob.
+    pub(in crate::tiered) fn unknown(&mut self, key: &BlobKey) {
+        self.store.remove(key);
+    }
+
+    /// Evidence that was sent up to `now` proves nothing any more.
+    pub(in crate::tiered) fn end_epoch(&mut self, now: Instant) {
+        self.epoch_began = self.epoch_began.max(Some(now));
+        self.store.clear();
+        self.surprises.clear();
+    }
+
+    fn surprised(&mut self, now: Instant) -> bool {
+        self.surprises.push_back(now);
+        if self.surprises.len() < SURPRISES_MAX {
+            return false;
+        }
+        let first = self.surprises.pop_front();
+        let is_last_straw =
+            first.is_some_and(|first| now.saturating_duration_since(first) <= SURPRISE_WINDOW);
+        if is_last_straw {
+            self.end_epoch(now);
+        }
+        is_last_straw
+    }
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
