@@ -24,7 +24,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::call::BlobKey;
+use crate::call::{BlobKey, Scope};
 use crate::digest::Digest;
 use crate::metrics::Tier1Metrics;
 use crate::task::TaskGroup;
@@ -94,6 +94,12 @@ impl Tier1 {
     /// Finds a copy and pins it against eviction. Memory only; counts as a read.
     pub fn lookup(&self, key: &BlobKey) -> Option<Pinned> {
         Pinned::lookup(&self.0, key)
+    }
+
+    /// Of which blobs of a scope there is a copy now; the i-th answer belongs to the i-th digest. Memory only; does not count
+    /// as a read and keeps nothing from being evicted.
+    pub fn holds(&self, scope: &Scope, digests: &[Digest]) -> Vec<bool> {
+        self.0.holds(scope, digests)
     }
 
     /// Opens a staging file. Waits for the directory to be opened, not for its scan.

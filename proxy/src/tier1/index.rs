@@ -114,6 +114,11 @@ impl Index {
         }
     }
 
+    /// Whether a blob is here. Not a read.
+    pub(super) fn holds(&self, scope: &ScopeTag, digest: &Digest) -> bool {
+        self.find(scope, digest).is_some()
+    }
+
     /// Pins a blob against eviction and counts that as a read.
     pub(super) fn pin(
         &mut self,

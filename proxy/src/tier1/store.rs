@@ -14,13 +14,13 @@ use super::disk::Disk;
 use super::faults::{Faults, Op};
 use super::format;
 use super::index::{Account, Index};
-use super::layout::{Layout, Place};
+use super::layout::{Layout, Place, ScopeTag};
 use super::leaving::Leaving;
 use super::pinned::OpenBlob;
 use super::policy::{EntryId, Lru};
 use super::watermarks::Watermarks;
 use super::{Tier1Error, Tier1Options};
-use crate::call::BlobKey;
+use crate::call::{BlobKey, Scope};
 use crate::digest::Digest;
 use crate::metrics::Tier1Metrics;
 use crate::task::TaskGroup;
@@ -156,6 +156,13 @@ impl Store {
     /// Milliseconds since the store was opened.
     pub(super) fn now_ms(&self) -> i64 {
         i64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn holds(&self, scope: &Scope, digests: &[Digest]) -> Vec<bool> {
+        let scope = ScopeTag::of(scope);
+        let index = self.index.lock();
+        let holds = digests.iter().map(|digest| index.holds(&scope, digest));
+        holds.collect()
     }
 
     pub(super) fn keeps(&self, digest: &Digest) -> bool {

@@ -194,6 +194,20 @@ async fn a_published_blob_is_found_and_reads_back_whole_and_in_parts() {
 }
 
 #[tokio::test]
+async fn what_is_held_can_be_told_without_reading_it() {
+    let node = Node::new().await;
+    let (here, gone) = (blob(1, 100), blob(2, 100));
+    let digests = [&here, &gone].map(|bytes| key(bytes).digest);
+    let scope = key(&here).scope;
+    drop(node.put(&key(&here), &here).await);
+    let pinned = node.put(&key(&gone), &gone).await;
+    assert_eq!(node.tier1.holds(&scope, &digests), [true, true]);
+    node.tier1.discard(&pinned);
+    assert_eq!(node.tier1.holds(&scope, &digests), [true, false]);
+    assert_eq!(node.tier1.holds(&Scope::new("another"), &digests), [false, false]);
+}
+
+#[tokio::test]
 async fn a_hot_blob_is_read_without_waiting_for_the_disk() {
     let node = Node::new().await;
     let bytes = blob(1, 5000);

@@ -75,6 +75,31 @@ impl Actions {
         }
     }
 
+    /// Whether this node holds everything that a result refers to, and nothing of it is known to be bad.
+    pub(super) async fn holds_all(&self, call: &Call, copy: &ActionCopy) -> bool {
+        let Ok(references) = &copy.references else {
+            return false;
+        };
+        // What leads further has to be here before it can be read here.
+        let named: Vec<Digest> = references.named().collect();
+        if !self.holds(call, &named) {
+            return false;
+        }
+        let Ok(all) = self.all_references(call, references).await else {
+            return false;
+        };
+        let bad = &self.0.writes.0.bad;
+        self.holds(call, &all) && !all.iter().any(|digest| bad.is_bad(&call.blob(digest)))
+    }
+
+    /// Whether all of these can be read without Tier 2.
+    fn holds(&self, call: &Call, digests: &[Digest]) -> bool {
+        let writes = &self.0.writes.0;
+        let held = writes.tier1.holds(&call.scope, digests);
+        let mut both = digests.iter().zip(held);
+        both.all(|(digest, held)| held || writes.pending.find(&call.blob(digest)).is_some())
+    }
+
     /// Every blob that a result refers to, each once.
     async fn all_references(&self, call: &Call, references: &References) -> Result<Vec<Digest>, CallError> {
         let mut all: Vec<Digest> = references.named().collect();
