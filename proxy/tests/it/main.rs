@@ -15,6 +15,7 @@ mod completeness;
 mod conformance_suite;
 mod harness;
 mod leases;
+mod mesh;
 mod metrics;
 mod outage;
 mod presence;
