@@ -290,7 +290,7 @@ async fn update(
 
 impl Actions {
     async fn send(&self, call: &Call, key: &ActionDigest, result: RawActionResult) -> Result<(), CallError> {
-        uploads_first(&self.0.writes.0, call, key.0.function(), &result).await?;
+        uploads_first(self, call, key.0.function(), &result).await?;
         if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(CallError::DeadlineExceeded);
         }

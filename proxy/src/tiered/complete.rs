@@ -126,16 +126,34 @@ impl Actions {
         Ok(all)
     }
 
+    /// What an output directory leads to, if that is known, or if this node holds the Tree. Asks nobody, unless a copy in
+    /// Tier 1 turns out to be rotten.
+    pub(super) async fn closure_at_hand(
+        &self,
+        call: &Call,
+        directory: OutputDirectory,
+    ) -> Option<Arc<Closure>> {
+        let key = (call.scope.clone(), directory.content());
+        let is_known = self.0.closures.known.lock().peek(&key).is_some();
+        let is_held = match directory {
+            OutputDirectory::Tree { tree, .. } => self.holds(call, &[tree]),
+            // Its directories are read one after another, and any of them may be elsewhere.
+            OutputDirectory::Root(_) => false,
+        };
+        if is_known || is_held {
+            self.closure(call, directory).await.ok()
+        } else {
+            None
+        }
+    }
+
     /// What an output directory leads to.
     pub(super) async fn closure(
         &self,
         call: &Call,
         directory: OutputDirectory,
     ) -> Result<Arc<Closure>, CallError> {
-        let of = match directory {
-            OutputDirectory::Tree { tree, .. } => OutputDirectory::Tree { tree, root: None },
-            OutputDirectory::Root(_) => directory,
-        };
+        let of = directory.content();
         let key = (call.scope.clone(), of);
         let known = self.0.closures.known.lock().get(&key).cloned();
         let closure = match known {
