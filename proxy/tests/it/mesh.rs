@@ -41,9 +41,9 @@ async fn what_one_node_wrote_the_others_see_at_once() {
     // P1, P2
     let mock = Mock::builder().start();
     let sites = nodes(&mock, 3, Harness::new).await;
-    for (number, writer) in sites.iter().enumerate() {
-        let blob = noise(1000, number as u64);
-        let (digest, action) = (Digest::of(&blob), Digest::of(&[number as u8]));
+    for (seed, writer) in (0_u64..).zip(&sites) {
+        let blob = noise(1000, seed);
+        let (digest, action) = (Digest::of(&blob), Digest::of(&seed.to_le_bytes()));
         for site in &sites {
             // That it was missing a moment ago is not remembered.
             assert_eq!(site.client().missing(&[digest]).await.unwrap(), [digest]);

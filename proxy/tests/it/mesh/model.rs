@@ -322,9 +322,10 @@ impl Mesh {
             Err(status) => return self.failed(status.code(), (node, blobs)),
         };
         for (blob, code) in blobs.into_iter().zip(codes) {
-            match code {
-                Code::Ok => self.acknowledged(node, blob)?,
-                code => self.failed(code, (node, blob))?,
+            if code == Code::Ok {
+                self.acknowledged(node, blob)?;
+            } else {
+                self.failed(code, (node, blob))?;
             }
         }
         Ok(())
