@@ -14,6 +14,10 @@ build:
 test *args:
     cargo test --workspace {{ args }}
 
+# The promises, checked against nodes over one Tier 2 in so many random histories; `just test` runs some hundreds.
+model cases="10000":
+    MODEL_CASES={{ cases }} cargo test -p gorego --test it mesh::model
+
 # Format, lints, documentation and dependency policy: warnings are errors.
 check:
     cargo fmt --all --check

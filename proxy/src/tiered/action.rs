@@ -59,6 +59,14 @@ struct Found {
     is_ours: bool,
 }
 
+/// Why there is no hit.
+enum NoHit {
+    /// Our copy is of no use.
+    Copy(CallError),
+    /// Tier 2's word, or its silence.
+    Tier2(CallError),
+}
+
 impl Actions {
     /// Action results beside the blobs of `reads` and `writes`, over the same tiers.
     pub fn new(reads: Reads, writes: Writes, options: &ActionOptions, metrics: ActionMetrics) -> Actions {
@@ -84,10 +92,11 @@ impl Actions {
     /// # Cancel safety
     /// A question to Tier 2 goes on for others when the future is dropped.
     pub async fn get(&self, call: &Call, key: &ActionDigest) -> Result<RawActionResult, CallError> {
-        let found = match self.find(call, key).await {
-            Ok(found) => self.complete(call, &found.copy).await.map(|()| found),
-            Err(error) => Err(error),
-        };
+        let mut found = self.usable(call, key).await;
+        // What makes our copy useless may be older than a newer result in Tier 2, which is not.
+        if let Err(NoHit::Copy(_)) = &found {
+            found = self.usable(call, key).await;
+        }
         let metrics = &self.0.metrics;
         match found {
             Ok(found) => {
@@ -99,7 +108,7 @@ impl Actions {
                 hits.inc();
                 Ok(found.copy.result.clone())
             }
-            Err(error) => {
+            Err(NoHit::Copy(error) | NoHit::Tier2(error)) => {
                 if let CallError::Incomplete(flaw) = &error {
                     metrics.incomplete.with_label_values(&[flaw.reason()]).inc();
                     tracing::info!(action = %key, reason = flaw.reason(), %flaw, "an action result cannot be used");
@@ -135,6 +144,33 @@ impl Actions {
         let update = update(self.clone(), call.clone(), *key, result, place);
         // The task ends early only if it panics, which nothing in it does.
         tasks.spawn(update).await.unwrap_or(Err(CallError::ShuttingDown))
+    }
+
+    /// A result that was found and checked.
+    async fn usable(&self, call: &Call, key: &ActionDigest) -> Result<Found, NoHit> {
+        let found = self.find(call, key).await.map_err(NoHit::Tier2)?;
+        match self.complete(call, &found.copy).await {
+            Ok(()) => Ok(found),
+            Err(error @ CallError::Incomplete(_)) if found.is_ours => {
+                let mut table = self.0.table.lock();
+                table.forget(&call.action(key), &found.copy);
+                self.show_size(&table);
+                Err(NoHit::Copy(error))
+            }
+            Err(error) => Err(NoHit::Tier2(error)),
+        }
+    }
+
+    /// What may be answered while Tier 2 is down (R13): our copy, if it counted as Tier 2's word at `down_since` and this
+    /// node holds everything that it refers to. Asks nobody, unless a copy in Tier 1 turns out to be rotten.
+    pub async fn held(
+        &self,
+        call: &Call,
+        key: &ActionDigest,
+        down_since: Instant,
+    ) -> Option<RawActionResult> {
+        let copy = self.0.table.lock().current(&call.action(key), down_since)?;
+        self.holds_all(call, &copy).await.then(|| copy.result.clone())
     }
 
     async fn find(&self, call: &Call, key: &ActionDigest) -> Result<Found, CallError> {
@@ -254,7 +290,7 @@ async fn update(
 
 impl Actions {
     async fn send(&self, call: &Call, key: &ActionDigest, result: RawActionResult) -> Result<(), CallError> {
-        uploads_first(&self.0.writes.0, call, key.0.function(), &result).await?;
+        uploads_first(self, call, key.0.function(), &result).await?;
         if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(CallError::DeadlineExceeded);
         }
@@ -273,3 +309,6 @@ impl Actions {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

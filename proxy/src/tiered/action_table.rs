@@ -195,6 +195,13 @@ impl ActionTable {
         self.keep(key, copy);
     }
 
+    /// A copy proved to be of no use: whoever comes next asks Tier 2. A younger one stays.
+    pub(super) fn forget(&mut self, key: &ActionKey, copy: &Arc<ActionCopy>) {
+        if self.copies.peek(key).is_some_and(|kept| Arc::ptr_eq(kept, copy)) {
+            self.copies.remove(key);
+        }
+    }
+
     /// Copies, and the bytes that they take.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.copies.len(), self.copies.bytes())

@@ -101,6 +101,14 @@ pub(super) enum OutputDirectory {
 }
 
 impl OutputDirectory {
+    /// The same without what is only said about it: by this, what it leads to is known.
+    pub(super) fn content(self) -> OutputDirectory {
+        match self {
+            OutputDirectory::Tree { tree, .. } => OutputDirectory::Tree { tree, root: None },
+            OutputDirectory::Root(_) => self,
+        }
+    }
+
     /// The blobs that stand for it.
     fn named(&self) -> impl Iterator<Item = Digest> + use<> {
         let both = match *self {

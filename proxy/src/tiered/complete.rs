@@ -75,6 +75,31 @@ impl Actions {
         }
     }
 
+    /// Whether this node holds everything that a result refers to, and nothing of it is known to be bad.
+    pub(super) async fn holds_all(&self, call: &Call, copy: &ActionCopy) -> bool {
+        let Ok(references) = &copy.references else {
+            return false;
+        };
+        // What leads further has to be here before it can be read here.
+        let named: Vec<Digest> = references.named().collect();
+        if !self.holds(call, &named) {
+            return false;
+        }
+        let Ok(all) = self.all_references(call, references).await else {
+            return false;
+        };
+        let bad = &self.0.writes.0.bad;
+        self.holds(call, &all) && !all.iter().any(|digest| bad.is_bad(&call.blob(digest)))
+    }
+
+    /// Whether all of these can be read without Tier 2.
+    fn holds(&self, call: &Call, digests: &[Digest]) -> bool {
+        let writes = &self.0.writes.0;
+        let held = writes.tier1.holds(&call.scope, digests);
+        let mut both = digests.iter().zip(held);
+        both.all(|(digest, held)| held || writes.pending.find(&call.blob(digest)).is_some())
+    }
+
     /// Every blob that a result refers to, each once.
     async fn all_references(&self, call: &Call, references: &References) -> Result<Vec<Digest>, CallError> {
         let mut all: Vec<Digest> = references.named().collect();
@@ -101,16 +126,34 @@ impl Actions {
         Ok(all)
     }
 
+    /// What an output directory leads to, if that is known, or if this node holds the Tree. Asks nobody, unless a copy in
+    /// Tier 1 turns out to be rotten.
+    pub(super) async fn closure_at_hand(
+        &self,
+        call: &Call,
+        directory: OutputDirectory,
+    ) -> Option<Arc<Closure>> {
+        let key = (call.scope.clone(), directory.content());
+        let is_known = self.0.closures.known.lock().peek(&key).is_some();
+        let is_held = match directory {
+            OutputDirectory::Tree { tree, .. } => self.holds(call, &[tree]),
+            // Its directories are read one after another, and any of them may be elsewhere.
+            OutputDirectory::Root(_) => false,
+        };
+        if is_known || is_held {
+            self.closure(call, directory).await.ok()
+        } else {
+            None
+        }
+    }
+
     /// What an output directory leads to.
     pub(super) async fn closure(
         &self,
         call: &Call,
         directory: OutputDirectory,
     ) -> Result<Arc<Closure>, CallError> {
-        let of = match directory {
-            OutputDirectory::Tree { tree, .. } => OutputDirectory::Tree { tree, root: None },
-            OutputDirectory::Root(_) => directory,
-        };
+        let of = directory.content();
         let key = (call.scope.clone(), of);
         let known = self.0.closures.known.lock().get(&key).cloned();
         let closure = match known {

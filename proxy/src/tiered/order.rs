@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use prost::Message as _;
-use proto::reapi;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::CallError;
+use super::action::Actions;
+use super::closure::References;
 use super::writes::Inner;
 use crate::call::Call;
 use crate::digest::{Digest, Function};
@@ -16,30 +17,35 @@ use crate::tier2::{RawActionResult, Tier2Error};
 /// before it sends the result; another one should not hold a place in line for longer.
 const UPLOADS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits until none of the blobs that `result` names is being uploaded through this node. If there were some, or some whose
-/// upload failed before, Tier 2 is asked whether it has them.
+/// Digests that are looked at in one turn, before other calls get theirs.
+const TURN_DIGESTS: usize = 4096;
+
+/// Waits until none of the blobs that `result` refers to is being uploaded through this node. If there were some, or some
+/// whose upload failed before, Tier 2 is asked whether it has them.
+///
+/// What is in its Trees counts as far as it can be told here: a Tree that came through this node is still at hand.
 ///
 /// # Errors
 /// [`CallError::MissingBlobs`] if it has not; [`Tier2Error::Aborted`] if an upload takes too long; what Tier 2 says when it
 /// is asked.
 pub(super) async fn uploads_first(
-    inner: &Inner,
+    actions: &Actions,
     call: &Call,
     function: Function,
     result: &RawActionResult,
 ) -> Result<(), CallError> {
-    let mut doubtful = Vec::new();
+    let inner = &actions.0.writes.0;
+    // One that cannot be read names nothing: Tier 2 is the judge of that.
+    let Ok(references) = References::of(function, result) else {
+        return Ok(());
+    };
     let until = Instant::now() + call.time_left(UPLOADS_PATIENCE);
-    for digest in named(function, result) {
-        let key = call.blob(&digest);
-        let under_way = [inner.contests.over(&key), inner.batches.over(&key)];
-        if inner.failed.contains(&key) || under_way.iter().any(Option::is_some) {
-            doubtful.push(digest);
-        }
-        for over in under_way.into_iter().flatten() {
-            if timeout_at(until, over.cancelled()).await.is_err() {
-                return Err(Tier2Error::Aborted.into());
-            }
+    let mut doubtful = Vec::new();
+    wait(inner, call, references.named(), until, &mut doubtful).await?;
+    for directory in &references.directories {
+        if let Some(closure) = actions.closure_at_hand(call, *directory).await {
+            let below = closure.directories.iter().chain(&closure.files).copied();
+            wait(inner, call, below, until, &mut doubtful).await?;
         }
     }
     if doubtful.is_empty() {
@@ -55,75 +61,28 @@ pub(super) async fn uploads_first(
     Ok(())
 }
 
-/// The blobs that an action result names itself; not those that its trees name. None, if it cannot be read: Tier 2 is the
-/// judge of that.
-fn named(function: Function, result: &RawActionResult) -> Vec<Digest> {
-    let Ok(result) = reapi::ActionResult::decode(result.0.clone()) else {
-        return Vec::new();
-    };
-    let files = result.output_files.into_iter().map(|file| file.digest);
-    let directories = result
-        .output_directories
-        .into_iter()
-        .flat_map(|directory| [directory.tree_digest, directory.root_directory_digest]);
-    files
-        .chain(directories)
-        .chain([result.stdout_digest, result.stderr_digest])
-        .flatten()
-        .filter_map(|digest| Digest::parse(function, &digest.hash, digest.size_bytes).ok())
-        .filter(|digest| !digest.is_empty())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    fn digest(text: &str) -> Digest {
-        Digest::of(Function::Sha256, text.as_bytes())
+/// Waits for the uploads of these blobs, and adds to `doubtful` those that had one, or one that failed.
+async fn wait(
+    inner: &Inner,
+    call: &Call,
+    digests: impl Iterator<Item = Digest>,
+    until: Instant,
+    doubtful: &mut Vec<Digest>,
+) -> Result<(), CallError> {
+    for (number, digest) in digests.enumerate() {
+        if number % TURN_DIGESTS == TURN_DIGESTS - 1 {
+            yield_now().await;
+        }
+        let key = call.blob(&digest);
+        let under_way = [inner.contests.over(&key), inner.batches.over(&key)];
+        if inner.failed.contains(&key) || under_way.iter().any(Option::is_some) {
+            doubtful.push(digest);
+        }
+        for over in under_way.into_iter().flatten() {
+            if timeout_at(until, over.cancelled()).await.is_err() {
+                return Err(Tier2Error::Aborted.into());
+            }
+        }
     }
-
-    fn wire(text: &str) -> Option<reapi::Digest> {
-        let digest = digest(text);
-        Some(reapi::Digest {
-            hash: digest.hash().to_hex(),
-            size_bytes: i64::try_from(digest.size_bytes()).unwrap(),
-        })
-    }
-
-    #[test]
-    fn every_blob_that_a_result_names_is_found() {
-        let result = reapi::ActionResult {
-            output_files: vec![
-                reapi::OutputFile {
-                    digest: wire("file"),
-                    ..Default::default()
-                },
-                reapi::OutputFile {
-                    digest: wire(""),
-                    ..Default::default()
-                },
-                reapi::OutputFile::default(),
-            ],
-            output_directories: vec![reapi::OutputDirectory {
-                tree_digest: wire("tree"),
-                root_directory_digest: wire("root"),
-                ..Default::default()
-            }],
-            stdout_digest: wire("stdout"),
-            stderr_digest: wire("stderr"),
-            ..Default::default()
-        };
-        let raw = RawActionResult(result.encode_to_vec().into());
-        let expected = ["file", "tree", "root", "stdout", "stderr"].map(digest);
-        assert_eq!(named(Function::Sha256, &raw), expected);
-    }
-
-    #[test]
-    fn what_cannot_be_read_names_nothing() {
-        let raw = RawActionResult(Bytes::from_static(b"\xff\xff"));
-        assert_eq!(named(Function::Sha256, &raw), []);
-    }
+    Ok(())
 }

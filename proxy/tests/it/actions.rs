@@ -75,6 +75,55 @@ async fn an_action_result_waits_for_the_uploads_that_it_names() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_action_result_waits_for_the_uploads_of_what_is_in_its_trees() {
+    // P1, R16
+    let site = Harness::new().start().await;
+    let file = noise(300_000, 1);
+    let digest = Digest::of(&file);
+    let root = reapi::Directory {
+        files: vec![reapi::FileNode {
+            name: "file".to_owned(),
+            digest: Some(digest.to_wire()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let tree = reapi::Tree {
+        root: Some(root),
+        children: Vec::new(),
+    };
+    let tree = Bytes::from(tree.encode_to_vec());
+    let result = reapi::ActionResult {
+        output_directories: vec![reapi::OutputDirectory {
+            tree_digest: Some(Digest::of(&tree).to_wire()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let (action, result) = (Digest::of(b"action"), Bytes::from(result.encode_to_vec()));
+    let (uploader, updater) = (site.client(), site.client());
+    updater.write(&tree).await.unwrap();
+    let commit = site.mock.hold(Match::write(&digest), After::End);
+    let mut upload = pin!(uploader.write(&file));
+    assert!(is_pending(&mut upload, Duration::from_secs(1)).await);
+    let mut update = pin!(updater.put_action(&action, &result));
+    assert!(is_pending(&mut update, Duration::from_secs(5)).await);
+    assert!(site.mock.calls().method(method::UPDATE_ACTION).is_empty());
+    commit.release();
+    let (upload, update) = tokio::join!(upload, update);
+    upload.unwrap();
+    update.unwrap();
+    // Known now, it is also asked for where its upload failed.
+    site.mock.evict("", &digest);
+    site.mock.fail(Match::write(&digest), Code::Internal, 1);
+    let again = site.client_of("");
+    assert_eq!(code(again.write(&file).await), Code::Internal);
+    let status = again.put_action(&action, &result).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert_eq!(site.mock.calls().method(method::UPDATE_ACTION).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_tier_2_says_of_an_action_result_is_passed_on() {
     let site = Harness::new().start().await;
     let client = site.client();

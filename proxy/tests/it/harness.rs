@@ -66,6 +66,14 @@ impl Harness {
     }
 
     pub(crate) async fn start(self) -> Site {
+        let mock = Mock::builder()
+            .settings(|settings| *settings = self.settings.clone())
+            .start();
+        self.start_over(mock).await
+    }
+
+    /// A node over a mock that others may be over as well. What was said of the mock is for one that is made here.
+    pub(crate) async fn start_over(self, mock: Mock) -> Site {
         let dir = tempfile::tempdir().unwrap();
         let mut fields = vec![("tier1.dir", path_text(&dir.path().join("tier1")))];
         if self.embedded {
@@ -75,9 +83,6 @@ impl Harness {
         }
         fields.extend(self.fields);
         let config = config::load(None, std::iter::empty(), &fields).unwrap().config;
-        let mock = Mock::builder()
-            .settings(|settings| *settings = self.settings)
-            .start();
         let node = node(&config, &mock).await;
         Site {
             node,

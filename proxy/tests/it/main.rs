@@ -16,6 +16,7 @@ mod completeness;
 mod conformance_suite;
 mod harness;
 mod leases;
+mod mesh;
 mod metrics;
 mod outage;
 mod presence;

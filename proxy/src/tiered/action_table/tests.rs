@@ -177,6 +177,18 @@ fn tier_2_s_not_found_drops_our_copy_and_another_failure_does_not() {
 }
 
 #[test]
+fn a_copy_that_is_of_no_use_is_forgotten_and_a_younger_one_is_not() {
+    let (mut table, now) = (table(), Instant::now());
+    let (old, new) = (copy("old", now), copy("new", now));
+    table.acknowledged(&key("a"), old.clone());
+    table.acknowledged(&key("a"), new.clone());
+    table.forget(&key("a"), &old);
+    has(&mut table, now, Some("new"));
+    table.forget(&key("a"), &new);
+    has(&mut table, now, None);
+}
+
+#[test]
 fn what_is_open_is_forgotten_with_its_last_question() {
     let (mut table, now) = (table(), Instant::now());
     let (first, _told) = asks(&mut table, &key("a"), now);
