@@ -1,6 +1,12 @@
 //! The calls that checks make, each with a line in the record of calls.
 
+use std::future::Future;
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures::StreamExt as _;
+use prost::Message as _;
+use proto::bytestream::WriteRequest;
 use proto::reapi::{
     self, BatchReadBlobsRequest, BatchUpdateBlobsRequest, FindMissingBlobsRequest, GetActionResultRequest,
     GetTreeRequest, batch_read_blobs_response, batch_update_blobs_request, batch_update_blobs_response,
@@ -8,7 +14,8 @@ use proto::reapi::{
 use proto::wire;
 use tonic::{Code, Response, Status};
 
-use crate::target::{Blob, Target};
+use crate::check::{Stop, Verdict, expect};
+use crate::target::{Blob, Due as _, Target, refused};
 use crate::trace;
 
 /// A message of GetTree: Directories as the bytes they came in, and the token that leads on.
@@ -228,4 +235,290 @@ fn codes<'a>(statuses: impl Iterator<Item = Option<&'a proto::rpc::Status>>) -> 
         String::new()
     };
     format!("{}{more}", codes.join(" "))
+}
+
+// What checks do again and again.
+
+impl Target {
+    /// A random blob that is stored.
+    ///
+    /// # Errors
+    /// [`Stop::Broken`] if the server does not take it.
+    pub async fn stored(&self, len: usize) -> Result<Blob, Stop> {
+        let blob = Blob::random(len);
+        self.put(&blob).await?;
+        Ok(blob)
+    }
+
+    /// Demands that the server calls the blob missing.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if it does not.
+    pub async fn is_absent(&self, digest: &reapi::Digest) -> Verdict {
+        let missing = self.missing(vec![digest.clone()]).await.due("FindMissingBlobs")?;
+        expect(missing.len() == 1, || {
+            format!("{} is there afterwards", digest.hash)
+        })
+    }
+
+    /// Demands that the server does not call the blob missing.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if it does.
+    pub async fn is_present(&self, digest: &reapi::Digest) -> Verdict {
+        let missing = self.missing(vec![digest.clone()]).await.due("FindMissingBlobs")?;
+        expect(missing.is_empty(), || format!("{} is missing", digest.hash))
+    }
+
+    /// Demands that a Read gives the blob.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if it gives anything else.
+    pub async fn reads_as(&self, name: &str, bytes: &Bytes) -> Verdict {
+        let came = self.read(name, 0, 0).await.due("Read")?;
+        expect(came == *bytes, || {
+            format!("{} other bytes than the {} due", came.len(), bytes.len())
+        })
+    }
+
+    /// Code and data of each digest, in the order asked for; UNKNOWN where there is no response.
+    ///
+    /// # Errors
+    /// The status with which the server refused the whole.
+    pub async fn data_of(&self, digests: Vec<reapi::Digest>) -> Result<Vec<(Code, Bytes)>, Status> {
+        let responses = self.batch_read(self.read_request_of(digests.clone())).await?;
+        let of = |digest: &reapi::Digest| {
+            let mine = responses
+                .iter()
+                .find(|response| response.digest.as_ref() == Some(digest));
+            mine.map_or((Code::Unknown, Bytes::new()), |response| {
+                (code(response.status.as_ref()), response.data.clone())
+            })
+        };
+        Ok(digests.iter().map(of).collect())
+    }
+
+    /// The same server under an instance that nobody used, whose name ends in `tail`.
+    ///
+    /// # Errors
+    /// [`Stop::NotOffered`] if the server serves named instances only.
+    pub async fn other_instance(&self, tail: &str) -> Result<Target, Stop> {
+        let other = self.at(&format!("suite-{}{tail}", uuid::Uuid::new_v4()));
+        let probe = other.missing(vec![Blob::random(8).digest]).await;
+        probe.map_err(|status| Stop::NotOffered(format!("other instances: {}", trace::status(&status))))?;
+        Ok(other)
+    }
+
+    /// What the server says of its cache.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if it says nothing.
+    pub async fn cache(&self) -> Result<reapi::CacheCapabilities, Stop> {
+        let all = self.server_capabilities().await.due("GetCapabilities")?;
+        all.cache_capabilities
+            .ok_or_else(|| Stop::Failed("cache_capabilities is absent".into()))
+    }
+
+    /// The announced limit of a batch, or nothing where none is announced that a check can use.
+    ///
+    /// # Errors
+    /// [`Stop::NotOffered`] if there is none.
+    pub async fn batch_limit(&self) -> Result<usize, Stop> {
+        /// A larger batch is a load test.
+        const LIMIT_MAX: usize = 64 * 1024 * 1024;
+        let limit = self.cache().await?.max_batch_total_size_bytes;
+        usize::try_from(limit)
+            .ok()
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+            .ok_or_else(|| Stop::NotOffered(format!("max_batch_total_size_bytes is {limit}")))
+    }
+
+    /// Sends `first`, goes on with `meanwhile` while the upload is open, then sends `rest` and half-closes.
+    pub async fn during_upload<T>(
+        &self,
+        first: Vec<WriteRequest>,
+        rest: Vec<WriteRequest>,
+        meanwhile: impl Future<Output = T>,
+    ) -> (T, Result<i64, Status>) {
+        let (go_on, released) = futures::channel::oneshot::channel::<()>();
+        let rest =
+            futures::stream::once(released).flat_map(move |_go_on| futures::stream::iter(rest.clone()));
+        let requests = self.request(futures::stream::iter(first).chain(rest));
+        let mut client = self.byte_stream();
+        let upload = async {
+            let answer = client.write(requests).await;
+            let answer = answer.map(|answer| answer.into_inner().committed_size);
+            self.trace().note("Write, held open".into(), &answer, |size| {
+                format!("committed_size {size}")
+            });
+            answer
+        };
+        let meanwhile = async {
+            let result = meanwhile.await;
+            // Nobody listens if the upload has ended.
+            let _ = go_on.send(());
+            result
+        };
+        futures::join!(meanwhile, upload)
+    }
+
+    /// Waits until the status of an upload shows progress, or for a number of questions.
+    pub async fn has_begun(&self, name: &str) {
+        const QUESTIONS: usize = 20;
+        for _ in 0..QUESTIONS {
+            if self
+                .query(name)
+                .await
+                .is_ok_and(|status| status.committed_size > 0)
+            {
+                return;
+            }
+        }
+    }
+
+    /// The answer to an upload that sends `first` and waits; after `patience` it sends `rest` and half-closes.
+    ///
+    /// # Errors
+    /// The status with which the server refused.
+    pub async fn write_held(
+        &self,
+        first: Vec<WriteRequest>,
+        rest: Vec<WriteRequest>,
+        patience: Duration,
+    ) -> Result<(bool, i64), Status> {
+        let pause = async move {
+            tokio::time::sleep(patience).await;
+            futures::stream::iter(rest)
+        };
+        let requests = futures::stream::iter(first).chain(futures::stream::once(pause).flatten());
+        let from = tokio::time::Instant::now();
+        let requests = self.request(requests);
+        let answer = self.byte_stream().write(requests).await;
+        let answer = answer.map(|answer| (from.elapsed() < patience, answer.into_inner().committed_size));
+        self.trace().note(
+            "Write, the first message alone".into(),
+            &answer,
+            |(early, size)| format!("committed_size {size}, early: {early}"),
+        );
+        answer
+    }
+
+    /// Stores an action result; where it may not be stored, nothing can be said of results.
+    ///
+    /// # Errors
+    /// [`Stop::NotOffered`] if updates are not enabled, [`Stop::Failed`] if it is refused though they are.
+    pub async fn store_result(&self, action: &reapi::Digest, result: &reapi::ActionResult) -> Verdict {
+        self.store_encoded(action, result.encode_to_vec()).await
+    }
+
+    /// As [`Target::store_result`], of bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn store_encoded(&self, action: &reapi::Digest, result: impl Into<Bytes>) -> Verdict {
+        let answer = self.put_action(self.put_action_request(action, result)).await;
+        let Err(status) = answer else { return Ok(()) };
+        if self.updates_enabled().await? {
+            return Err(refused("UpdateActionResult")(status));
+        }
+        Err(Stop::NotOffered(
+            "updates of the action cache are not enabled".into(),
+        ))
+    }
+
+    /// Whether the server says that it takes action results.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if it says nothing.
+    pub async fn updates_enabled(&self) -> Result<bool, Stop> {
+        let cache = self.cache().await?;
+        Ok(cache
+            .action_cache_update_capabilities
+            .is_some_and(|update| update.update_enabled))
+    }
+
+    /// The result of an action, decoded.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if none comes.
+    pub async fn result_of(&self, action: &reapi::Digest) -> Result<reapi::ActionResult, Stop> {
+        let came = self
+            .action(self.action_request(action))
+            .await
+            .due("GetActionResult")?;
+        decoded(came)
+    }
+}
+
+/// An action result from its bytes.
+///
+/// # Errors
+/// [`Stop::Failed`] if they are none.
+pub(crate) fn decoded(result: Bytes) -> Result<reapi::ActionResult, Stop> {
+    let decoded = reapi::ActionResult::decode(result);
+    decoded.map_err(|error| Stop::Failed(format!("no ActionResult came: {error}").into()))
+}
+
+// Chunks.
+
+impl Target {
+    /// A SplitBlob of this instance.
+    pub fn split_request(&self, blob: &reapi::Digest) -> reapi::SplitBlobRequest {
+        reapi::SplitBlobRequest {
+            instance_name: self.instance().into(),
+            blob_digest: Some(blob.clone()),
+            ..Default::default()
+        }
+    }
+
+    /// SplitBlob.
+    ///
+    /// # Errors
+    /// The status with which the server refused.
+    pub async fn split(&self, request: reapi::SplitBlobRequest) -> Result<reapi::SplitBlobResponse, Status> {
+        let about = trace::digests([request.blob_digest.as_ref()].into_iter());
+        let answer = self
+            .cas()
+            .split_blob(self.request(request))
+            .await
+            .map(Response::into_inner);
+        self.trace()
+            .note(format!("SplitBlob {about}"), &answer, |answer| {
+                format!(
+                    "chunks: {}",
+                    trace::digests(answer.chunk_digests.iter().map(Some))
+                )
+            });
+        answer
+    }
+
+    /// A SpliceBlob of this instance.
+    pub fn splice_request(&self, blob: &reapi::Digest, chunks: &[reapi::Digest]) -> reapi::SpliceBlobRequest {
+        reapi::SpliceBlobRequest {
+            instance_name: self.instance().into(),
+            blob_digest: Some(blob.clone()),
+            chunk_digests: chunks.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    /// SpliceBlob.
+    ///
+    /// # Errors
+    /// The status with which the server refused.
+    pub async fn splice(
+        &self,
+        request: reapi::SpliceBlobRequest,
+    ) -> Result<reapi::SpliceBlobResponse, Status> {
+        let about = trace::digests([request.blob_digest.as_ref()].into_iter());
+        let chunks = trace::digests(request.chunk_digests.iter().map(Some));
+        let answer = self
+            .cas()
+            .splice_blob(self.request(request))
+            .await
+            .map(Response::into_inner);
+        let what = format!("SpliceBlob {about} of {chunks}");
+        self.trace().note(what, &answer, |_| String::new());
+        answer
+    }
 }

@@ -7,6 +7,7 @@ mod calls;
 pub mod catalogue;
 pub mod check;
 pub mod checks;
+mod codec;
 pub mod connect;
 pub mod deviations;
 pub mod raw;

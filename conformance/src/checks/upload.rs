@@ -1,40 +1,53 @@
-//! ByteStream.Write and QueryWriteStatus.
+//! ByteStream.Write.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use proto::bytestream::WriteRequest;
-use tonic::Code;
 
-use crate::check;
-use crate::check::{Check, Verdict, expect};
-use crate::target::{Blob, Target, refused, refused_with, write_requests};
+use super::prelude::*;
 
 pub(super) const CHECKS: &[Check] = &[
+    check!("BS-WRITE-01", no_name),
     check!("BS-WRITE-02", names_of_later_requests),
+    check!("BS-WRITE-03", begins_at_0),
+    check!("BS-WRITE-04", begins_again),
     check!("BS-WRITE-05", wrong_offset),
     check!("BS-WRITE-06", bare_finish),
+    check!("BS-WRITE-07", nothing_after_finish),
     check!("BS-WRITE-08", no_finish),
     check!("BS-WRITE-09", too_few),
     check!("BS-WRITE-10", too_many),
     check!("BS-WRITE-11", wrong_bytes),
+    check!("BS-WRITE-12", wrong_bytes_are_final),
     check!("BS-WRITE-13", committed_size),
     check!("BS-WRITE-14", there_already),
+    check!("BS-WRITE-15", early_answer),
+    check!("BS-WRITE-16", early_answers),
+    check!("BS-WRITE-18", small_blob_again),
     check!("BS-WRITE-19", empty_requests),
     check!("BS-WRITE-20", empty_blob),
     check!("BS-WRITE-21", one_byte_messages),
+    check!("BS-WRITE-22", resumed),
+    check!("BS-WRITE-23", takes_over),
+    check!("BS-WRITE-25", uuids_are_apart),
+    check!("BS-WRITE-26", over_the_limit),
     check!("BS-WRITE-28", ok_means_present),
-    check!("CAS-GEN-08", many_writers),
-    check!("BS-QWS-03", complete_when_there),
-    check!("BS-QWS-04", never_seen),
-    check!("BS-QWS-15", empty_is_complete),
+    check!("BS-WRITE-31", refused_by_name),
+    check!("BS-WRITE-32", huge_size),
 ];
+
+/// How long a check waits for an answer that may come early, and for one that has to.
+const EARLY: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The codes of a first offset that does not fit; the specification gives none.
+const OFFSET: &[Code] = &[Code::InvalidArgument, Code::OutOfRange, Code::FailedPrecondition];
 
 async fn absent(target: &Target, blob: &Blob) -> Verdict {
     let missing = target
         .missing(vec![blob.digest.clone()])
         .await
-        .map_err(refused("FindMissingBlobs"))?;
+        .due("FindMissingBlobs")?;
     expect(missing.len() == 1, || {
         format!("{:?} is there afterwards", blob.digest)
     })
@@ -50,15 +63,15 @@ async fn names_of_later_requests(target: Arc<Target>) -> Verdict {
     let size = target
         .write_requests(requests)
         .await
-        .map_err(refused("Write with the name in every request"))?;
+        .due("Write with the name in every request")?;
     expect(size == 3000, || format!("committed_size is {size}"))?;
     let blob = Blob::random(3000);
     let mut requests = write_requests(&target.write_name(&blob.digest), &blob.bytes, 1000);
     requests[1].resource_name = target.write_name(&blob.digest);
-    refused_with(
+    crate::target::refused_with(
         "Write with two names",
         target.write_requests(requests).await,
-        &[Code::InvalidArgument],
+        INVALID,
     )?;
     absent(&target, &blob).await
 }
@@ -69,7 +82,7 @@ async fn wrong_offset(target: Arc<Target>) -> Verdict {
         let mut requests = write_requests(&target.write_name(&blob.digest), &blob.bytes, 1000);
         requests[i].write_offset = offset;
         let codes = &[Code::InvalidArgument, Code::OutOfRange, Code::FailedPrecondition];
-        refused_with(
+        crate::target::refused_with(
             &format!("offset {offset}"),
             target.write_requests(requests).await,
             codes,
@@ -88,7 +101,7 @@ async fn bare_finish(target: Arc<Target>) -> Verdict {
         finish_write: true,
         ..Default::default()
     });
-    let size = target.write_requests(requests).await.map_err(refused("Write"))?;
+    let size = target.write_requests(requests).await.due("Write")?;
     expect(size == 2000, || format!("committed_size is {size}"))
 }
 
@@ -107,7 +120,7 @@ async fn too_few(target: Arc<Target>) -> Verdict {
     let blob = Blob::random(2000);
     let name = target.write_name(&blob.digest);
     let answer = target.write(&name, &blob.bytes.slice(..1500), 1000).await;
-    refused_with("Write of 1500 of 2000 bytes", answer, &[Code::InvalidArgument])?;
+    crate::target::refused_with("Write of 1500 of 2000 bytes", answer, INVALID)?;
     absent(&target, &blob).await
 }
 
@@ -117,7 +130,7 @@ async fn too_many(target: Arc<Target>) -> Verdict {
     let answer = target
         .write(&target.write_name(&blob.digest), &longer, 1000)
         .await;
-    refused_with("Write of 2001 of 2000 bytes", answer, &[Code::InvalidArgument])?;
+    crate::target::refused_with("Write of 2001 of 2000 bytes", answer, INVALID)?;
     absent(&target, &blob).await
 }
 
@@ -126,7 +139,7 @@ async fn wrong_bytes(target: Arc<Target>) -> Verdict {
     let answer = target
         .write(&target.write_name(&blob.digest), &Blob::random(2000).bytes, 1000)
         .await;
-    refused_with("Write of other bytes", answer, &[Code::InvalidArgument])?;
+    crate::target::refused_with("Write of other bytes", answer, INVALID)?;
     absent(&target, &blob).await
 }
 
@@ -134,10 +147,7 @@ async fn committed_size(target: Arc<Target>) -> Verdict {
     for len in [1, 16_384, 16_385, 3_000_000] {
         let blob = Blob::random(len);
         let name = target.write_name(&blob.digest);
-        let size = target
-            .write(&name, &blob.bytes, 16_384)
-            .await
-            .map_err(refused("Write"))?;
+        let size = target.write(&name, &blob.bytes, 16_384).await.due("Write")?;
         expect(size == blob.digest.size_bytes, || {
             format!("committed_size of {len} bytes is {size}")
         })?;
@@ -152,7 +162,7 @@ async fn there_already(target: Arc<Target>) -> Verdict {
     let size = target
         .write(&name, &blob.bytes, 16_384)
         .await
-        .map_err(refused("the second Write"))?;
+        .due("the second Write")?;
     expect(size == 300_000, || format!("committed_size is {size}"))
 }
 
@@ -166,7 +176,7 @@ async fn empty_requests(target: Arc<Target>) -> Verdict {
             ..Default::default()
         },
     );
-    let size = target.write_requests(requests).await.map_err(refused("Write"))?;
+    let size = target.write_requests(requests).await.due("Write")?;
     expect(size == 2000, || format!("committed_size is {size}"))
 }
 
@@ -175,7 +185,7 @@ async fn empty_blob(target: Arc<Target>) -> Verdict {
     let size = target
         .write(&target.write_name(&blob.digest), &blob.bytes, 1)
         .await
-        .map_err(refused("Write"))?;
+        .due("Write")?;
     expect(size == 0, || format!("committed_size is {size}"))
 }
 
@@ -184,66 +194,202 @@ async fn one_byte_messages(target: Arc<Target>) -> Verdict {
     let size = target
         .write(&target.write_name(&blob.digest), &blob.bytes, 1)
         .await
-        .map_err(refused("Write"))?;
+        .due("Write")?;
     expect(size == 300, || format!("committed_size is {size}"))
 }
 
 async fn ok_means_present(target: Arc<Target>) -> Verdict {
     let blob = Blob::random(100_000);
     let name = target.write_name(&blob.digest);
-    target
-        .write(&name, &blob.bytes, 16_384)
-        .await
-        .map_err(refused("Write"))?;
+    target.write(&name, &blob.bytes, 16_384).await.due("Write")?;
     let missing = target
         .missing(vec![blob.digest.clone()])
         .await
-        .map_err(refused("FindMissingBlobs"))?;
+        .due("FindMissingBlobs")?;
     expect(missing.is_empty(), || "the blob is missing".into())?;
     let bytes = target
         .read(&target.read_name(&blob.digest), 0, 0)
         .await
-        .map_err(refused("Read"))?;
+        .due("Read")?;
     expect(bytes == blob.bytes, || format!("{} other bytes", bytes.len()))
 }
 
-async fn many_writers(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(200_000);
-    let names: Vec<String> = (0..20).map(|_| target.write_name(&blob.digest)).collect();
-    let writes = names.iter().map(|name| target.write(name, &blob.bytes, 16_384));
-    for size in futures::future::join_all(writes).await {
-        let size = size.map_err(refused("one of 20 Writes"))?;
-        expect(size == 200_000, || format!("committed_size is {size}"))?;
+async fn no_name(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(100);
+    let answer = t.write("", &blob.bytes, 1000).await;
+    answer.denied("Write without a name", INVALID)
+}
+
+async fn begins_at_0(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(100);
+    let request = WriteRequest {
+        resource_name: t.write_name(&blob.digest),
+        write_offset: 50,
+        finish_write: true,
+        data: blob.bytes,
+    };
+    t.write_requests(vec![request])
+        .await
+        .denied("Write of a new upload at 50", OFFSET)?;
+    t.is_absent(&blob.digest).await
+}
+
+/// Sends the first half of a blob and half-closes.
+async fn half(t: &Target, blob: &Blob, name: &str) {
+    let mut requests = write_requests(name, &blob.bytes, blob.bytes.len().div_ceil(2));
+    requests.truncate(1);
+    // Whether it is an error is left to the server.
+    let _ = t.write_requests(requests).await;
+}
+
+async fn begins_again(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(2000);
+    let name = t.write_name(&blob.digest);
+    half(&t, &blob, &name).await;
+    let size = t
+        .write(&name, &blob.bytes, 700)
+        .await
+        .due("Write from 0 after a broken one")?;
+    expect_eq("Write from 0 after a broken one", &size, &2000)
+}
+
+async fn nothing_after_finish(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(500);
+    let mut requests = write_requests(&t.write_name(&blob.digest), &blob.bytes, 1000);
+    requests.push(WriteRequest {
+        write_offset: 500,
+        data: Bytes::from_static(b"more"),
+        ..Default::default()
+    });
+    // OK, if it was sent before the extra request was seen.
+    match t.write_requests(requests).await {
+        Ok(size) => expect_eq("Write with a request behind its end", &size, &500),
+        answer => answer.denied("Write with a request behind its end", INVALID),
+    }
+}
+
+async fn wrong_bytes_are_final(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(5000);
+    let answer = t
+        .write(&t.write_name(&blob.digest), &Blob::random(5000).bytes, 1000)
+        .await;
+    let code = answer.err().map(|status| status.code());
+    expect(code.is_some_and(|code| !RETRIED.contains(&code)), || {
+        format!("the code is {code:?}")
+    })
+}
+
+async fn early_answer(t: Arc<Target>) -> Verdict {
+    let blob = t.stored(100_000).await?;
+    let mut first = write_requests(&t.write_name(&blob.digest), &blob.bytes, 10);
+    let mut rest = first.split_off(1);
+    rest.truncate(1);
+    if let Some(last) = rest.first_mut() {
+        last.data = blob.bytes.slice(10..);
+        last.finish_write = true;
+    }
+    let (_, size) = t
+        .write_held(first, rest, EARLY)
+        .await
+        .due("Write of what is there")?;
+    expect_eq("committed_size of an early answer", &size, &100_000)
+}
+
+async fn early_answers(t: Arc<Target>) -> Verdict {
+    let blob = t.stored(150_000).await?;
+    for _ in 0..20 {
+        let name = t.write_name(&blob.digest);
+        t.write(&name, &blob.bytes, 4096)
+            .await
+            .due("one of 20 Writes of what is there")?;
     }
     Ok(())
 }
 
-async fn complete_when_there(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(1000);
-    target.put(&blob).await?;
-    let status = target
-        .query(&target.write_name(&blob.digest))
-        .await
-        .map_err(refused("QueryWriteStatus"))?;
-    expect(status.complete && status.committed_size == 1000, || {
-        format!("it says {status:?}")
-    })
+async fn small_blob_again(t: Arc<Target>) -> Verdict {
+    let blob = t.stored(300).await?;
+    let answer = t.write(&t.write_name(&blob.digest), &blob.bytes, 1000).await;
+    let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+    expect(code != Code::AlreadyExists, || "it is ALREADY_EXISTS".into())
 }
 
-async fn never_seen(target: Arc<Target>) -> Verdict {
-    let name = target.write_name(&Blob::random(1000).digest);
-    match target.query(&name).await {
-        Ok(status) => expect(!status.complete && status.committed_size == 0, || {
-            format!("it says {status:?}")
-        }),
-        answer => refused_with("QueryWriteStatus", answer, &[Code::NotFound]),
+async fn resumed(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(3000);
+    let name = t.write_name(&blob.digest);
+    half(&t, &blob, &name).await;
+    let from = match t.query(&name).await {
+        Ok(status) => usize::try_from(status.committed_size).unwrap_or(usize::MAX),
+        Err(_not_kept) => 0,
+    };
+    if !(1..3000).contains(&from) {
+        return Err(Stop::NotOffered(format!("a broken upload stands at {from}")));
+    }
+    let request = WriteRequest {
+        resource_name: name.clone(),
+        write_offset: i64::try_from(from).unwrap_or(i64::MAX),
+        finish_write: true,
+        data: blob.bytes.slice(from..),
+    };
+    let size = t
+        .write_requests(vec![request])
+        .await
+        .due("Write from where the status says")?;
+    expect_eq("Write from where the status says", &size, &3000)?;
+    t.reads_as(&t.read_name(&blob.digest), &blob.bytes).await
+}
+
+async fn takes_over(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(2000);
+    let name = t.write_name(&blob.digest);
+    let mut first = write_requests(&name, &blob.bytes, 1000);
+    first.truncate(1);
+    let second = async {
+        t.has_begun(&name).await;
+        t.write(&name, &blob.bytes, 1000).await
+    };
+    let (size, _) = t.during_upload(first, Vec::new(), second).await;
+    let size = size.due("a second Write of the name while the first is open")?;
+    expect_eq("a second Write of the name while the first is open", &size, &2000)
+}
+
+async fn uuids_are_apart(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(2000);
+    half(&t, &blob, &t.write_name(&blob.digest)).await;
+    match t.query(&t.write_name(&blob.digest)).await {
+        Ok(status) => expect_eq("the status under another uuid", &status.committed_size, &0),
+        answer => answer.denied(
+            "the status under another uuid",
+            &[Code::NotFound, Code::Unimplemented],
+        ),
     }
 }
 
-async fn empty_is_complete(target: Arc<Target>) -> Verdict {
-    let name = target.write_name(&Blob::of("").digest);
-    let status = target.query(&name).await.map_err(refused("QueryWriteStatus"))?;
-    expect(status.complete && status.committed_size == 0, || {
-        format!("it says {status:?}")
-    })
+async fn over_the_limit(t: Arc<Target>) -> Verdict {
+    let digest = Blob::random(20).sized(super::capabilities::blob_limit(&t).await? + 7);
+    let request = WriteRequest {
+        resource_name: t.write_name(&digest),
+        ..Default::default()
+    };
+    let answer = t.write_held(vec![request], Vec::new(), PATIENCE).await;
+    answer.denied("the first request of a Write over the limit", INVALID)
+}
+
+async fn refused_by_name(t: Arc<Target>) -> Verdict {
+    let request = WriteRequest {
+        resource_name: t.named("uploads/x/blobs/nothing/5"),
+        ..Default::default()
+    };
+    let answer = t.write_held(vec![request], Vec::new(), PATIENCE);
+    match tokio::time::timeout(PATIENCE / 2, answer).await {
+        Ok(answer) => answer.denied("the first request of a Write with a malformed name", INVALID),
+        Err(_elapsed) => Err(Stop::Failed("no answer before more data".into())),
+    }
+}
+
+async fn huge_size(t: Arc<Target>) -> Verdict {
+    let blob = Blob::random(100);
+    let name = t.write_name(&blob.sized(1 << 62));
+    t.write(&name, &blob.bytes, 1000)
+        .await
+        .denied("Write of 100 of 2^62 bytes", INVALID)
 }
