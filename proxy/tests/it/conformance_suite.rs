@@ -9,7 +9,16 @@ use crate::harness::{Harness, Site};
 /// What this node does not offer, by what the ids begin with. Anything else that is not offered is a failure: the node
 /// announces what it offers.
 const NOT_OFFERED: &[&str] = &[
-    "CAP-17", "CAP-20", "CAP-21", "CAP-22", "CAP-23", "CAP-26", "CAS-GEN-12", "BS-WRITE-26", "AC-UPD-09", "RN-18",
+    "CAP-17",
+    "CAP-20",
+    "CAP-21",
+    "CAP-22",
+    "CAP-23",
+    "CAP-26",
+    "CAS-GEN-12",
+    "BS-WRITE-26",
+    "AC-UPD-09",
+    "RN-18",
 ];
 
 async fn conforms(site: &Site, instance: &str) {
