@@ -143,7 +143,7 @@ impl Settings {
             },
             instances: leaves.leaf("instances", "{}", "Share groups: instances of one group share what the node holds. An instance that is not named shares with none."),
             ac: AcSettings {
-                lease: leaves.leaf("ac.lease", "60s", "How long a copy of an action result is as good as Tier 2's word; `0s` asks Tier 2 every time."),
+                lease: leaves.leaf("ac.lease", "60s", "How long a copy of an action result is as good as Tier 2's word; `0s` asks Tier 2 every time. Also how old the evidence for a blob that it refers to may be, if Tier 1 does not have the blob."),
                 memory: leaves.leaf("ac.memory", "64MiB", "Memory for copies of action results and for what is known of the trees that they refer to; at most 64GiB."),
             },
             cas: Cas {

@@ -47,6 +47,8 @@ pub(super) struct Inner {
     pub(super) reads: Reads,
     pub(super) writes: Writes,
     pub(super) closures: Closures,
+    /// How old evidence may be for a blob of which there is no copy here.
+    pub(super) lease: Duration,
     pub(super) metrics: ActionMetrics,
     table: Mutex<ActionTable>,
     lines: UpdateLines,
@@ -75,6 +77,7 @@ impl Actions {
             reads,
             writes,
             closures: Closures::new(half_bytes),
+            lease: options.lease,
             metrics,
             table: Mutex::new(ActionTable::new(options.lease, half_bytes)),
             lines: UpdateLines::default(),

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -57,18 +56,32 @@ impl Actions {
     pub(super) async fn complete(&self, call: &Call, copy: &ActionCopy) -> Result<(), CallError> {
         let references = copy.references.as_ref().map_err(|flaw| flaw.clone())?;
         let all = self.all_references(call, references).await?;
-        let mut asked = Vec::new();
-        for (number, digest) in all.into_iter().enumerate() {
-            if number % TURN_REFERENCES == TURN_REFERENCES - 1 {
-                yield_now().await;
+        let writes = &self.0.writes.0;
+        let mut held = HashSet::new();
+        for part in all.chunks(TURN_REFERENCES) {
+            if let Some(bad) = part.iter().find(|digest| writes.bad.is_bad(&call.blob(digest))) {
+                return Err(Flaw::Bad(*bad).into());
             }
-            if self.0.writes.0.bad.is_bad(&call.blob(&digest)) {
-                return Err(Flaw::Bad(digest).into());
-            }
-            asked.push(digest);
+            let is_held = self.held_here(call, part);
+            held.extend(
+                part.iter()
+                    .zip(is_held)
+                    .filter(|(_, held)| *held)
+                    .map(|(digest, _)| *digest),
+            );
+            yield_now().await;
         }
-        let presence = &self.0.writes.0.presence;
-        let missing = presence.missing(call, &asked, Duration::ZERO).await?;
+        // What is not here has to be fetched by whoever uses the hit: for that, older evidence is too little (R6).
+        let lease = writes.presence.options().lease;
+        let without_copy = lease.min(self.0.lease);
+        let freshness = |digest: &Digest| {
+            if held.contains(digest) {
+                lease
+            } else {
+                without_copy
+            }
+        };
+        let missing = writes.presence.missing_by(call, &all, freshness).await?;
         match missing.first() {
             Some(missing) => Err(Flaw::Missing(*missing).into()),
             None => Ok(()),
@@ -94,10 +107,17 @@ impl Actions {
 
     /// Whether all of these can be read without Tier 2.
     fn holds(&self, call: &Call, digests: &[Digest]) -> bool {
+        self.held_here(call, digests).into_iter().all(|held| held)
+    }
+
+    /// Which of these can be read without Tier 2.
+    fn held_here(&self, call: &Call, digests: &[Digest]) -> Vec<bool> {
         let writes = &self.0.writes.0;
-        let held = writes.tier1.holds(&call.scope, digests);
-        let mut both = digests.iter().zip(held);
-        both.all(|(digest, held)| held || writes.pending.find(&call.blob(digest)).is_some())
+        let held = writes.tier1.holds(&call.scope, digests).into_iter().zip(digests);
+        held.map(|(held, digest)| {
+            held || digest.is_empty() || writes.pending.find(&call.blob(digest)).is_some()
+        })
+        .collect()
     }
 
     /// Every blob that a result refers to, each once.

@@ -9,7 +9,7 @@ use super::CallError;
 use super::action::Actions;
 use super::closure::References;
 use super::writes::Inner;
-use crate::call::Call;
+use crate::call::{BlobKey, Call};
 use crate::digest::{Digest, Function};
 use crate::tier2::{RawActionResult, Tier2Error};
 
@@ -20,8 +20,8 @@ const UPLOADS_PATIENCE: Duration = Duration::from_secs(10);
 /// Digests that are looked at in one turn, before other calls get theirs.
 const TURN_DIGESTS: usize = 4096;
 
-/// Waits until none of the blobs that `result` refers to is being uploaded through this node. If there were some, or some
-/// whose upload failed before, Tier 2 is asked whether it has them.
+/// Waits until none of the blobs that `result` refers to is being uploaded through this node, but for those that are known to
+/// be in Tier 2. About those whose upload failed, Tier 2 is asked once.
 ///
 /// What is in its Trees counts as far as it can be told here: a Tree that came through this node is still at hand.
 ///
@@ -51,7 +51,7 @@ pub(super) async fn uploads_first(
     if doubtful.is_empty() {
         return Ok(());
     }
-    let missing = inner.tier2.find_missing(call, &doubtful).await?;
+    let missing = inner.presence.missing(call, &doubtful, Duration::ZERO).await?;
     if !missing.is_empty() {
         return Err(CallError::MissingBlobs(missing.into()));
     }
@@ -61,7 +61,8 @@ pub(super) async fn uploads_first(
     Ok(())
 }
 
-/// Waits for the uploads of these blobs, and adds to `doubtful` those that had one, or one that failed.
+/// Waits for the uploads of these blobs, but for those that are known to be in Tier 2. Adds to `doubtful` those of which
+/// nothing better was heard by then, though an upload of them ended or had failed before.
 async fn wait(
     inner: &Inner,
     call: &Call,
@@ -69,20 +70,34 @@ async fn wait(
     until: Instant,
     doubtful: &mut Vec<Digest>,
 ) -> Result<(), CallError> {
+    let lease = inner.presence.options().lease;
     for (number, digest) in digests.enumerate() {
         if number % TURN_DIGESTS == TURN_DIGESTS - 1 {
             yield_now().await;
         }
         let key = call.blob(&digest);
-        let under_way = [inner.contests.over(&key), inner.batches.over(&key)];
-        if inner.failed.contains(&key) || under_way.iter().any(Option::is_some) {
-            doubtful.push(digest);
+        // Tier 2 has it, whoever uploads it once more.
+        if is_known(inner, &key, lease) {
+            continue;
         }
+        let under_way = [inner.contests.over(&key), inner.batches.over(&key)];
+        let was_under_way = under_way.iter().any(Option::is_some);
         for over in under_way.into_iter().flatten() {
             if timeout_at(until, over.cancelled()).await.is_err() {
                 return Err(Tier2Error::Aborted.into());
             }
         }
+        let is_in_doubt = was_under_way || inner.failed.since(&key).is_some();
+        if is_in_doubt && !is_known(inner, &key, lease) {
+            doubtful.push(digest);
+        }
     }
     Ok(())
+}
+
+/// Whether there is live evidence that Tier 2 has a blob, younger than its last failed upload.
+fn is_known(inner: &Inner, key: &BlobKey, lease: Duration) -> bool {
+    let evidence = inner.presence.evidence(key);
+    let live = evidence.filter(|sent_at| sent_at.elapsed() < lease);
+    live.is_some_and(|sent_at| inner.failed.since(key).is_none_or(|failed| failed < sent_at))
 }

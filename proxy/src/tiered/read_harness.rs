@@ -34,6 +34,7 @@ pub(super) struct Harness {
     /// The fetches; Tier 1's own tasks are apart.
     pub(super) tasks: TaskGroup,
     pub(super) metrics: Metrics,
+    pub(super) presence: Presence,
     pub(super) reads: Reads,
     pub(super) call: Call,
 }
@@ -92,7 +93,7 @@ impl Harness {
         let reads = Reads::with_rings(
             rings,
             tier1.clone(),
-            presence,
+            presence.clone(),
             pending.clone(),
             tasks.clone(),
             metrics.reads.clone(),
@@ -105,6 +106,7 @@ impl Harness {
             bad,
             tasks,
             metrics,
+            presence,
             reads,
             call: Call {
                 scope: Scope::new("main"),

@@ -96,8 +96,9 @@ impl FailedUploads {
         self.since.lock().remove(key);
     }
 
-    pub(super) fn contains(&self, key: &BlobKey) -> bool {
-        self.since.lock().contains_key(key)
+    /// When the last upload of a blob failed, if nothing better was heard since.
+    pub(super) fn since(&self, key: &BlobKey) -> Option<Instant> {
+        self.since.lock().get(key).copied()
     }
 }
 
@@ -136,9 +137,9 @@ mod tests {
             failed.note(&key(&name.to_string()));
             tokio::time::advance(Duration::from_micros(1)).await;
         }
-        assert!(!failed.contains(&key("0")) && failed.contains(&key("1")));
+        assert!(failed.since(&key("0")).is_none() && failed.since(&key("1")).is_some());
         failed.forget(&key("1"));
-        assert!(!failed.contains(&key("1")));
+        assert!(failed.since(&key("1")).is_none());
         assert_eq!(failed.since.lock().len(), FAILED_MAX - 1);
     }
 }

@@ -124,6 +124,26 @@ async fn an_action_result_waits_for_the_uploads_of_what_is_in_its_trees() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_action_result_does_not_wait_for_the_upload_of_what_tier_2_is_known_to_have() {
+    // R16
+    let site = Harness::new().start().await;
+    let blob = noise(300_000, 1);
+    let (stdout, action) = (Digest::of(&blob), Digest::of(b"action"));
+    let _commit = site.mock.hold(Match::write(&stdout), After::End);
+    let (uploader, updater) = (site.client(), site.client());
+    let mut upload = pin!(uploader.write(&blob));
+    assert!(is_pending(&mut upload, Duration::from_secs(1)).await);
+    // Another node brought it meanwhile.
+    site.mock.put_blob("", blob.clone());
+    assert_eq!(updater.missing(&[stdout]).await.unwrap(), []);
+    let result = result_with(&stdout);
+    let questions = site.mock.calls().method(method::FIND_MISSING).count();
+    updater.put_action(&action, &result).await.unwrap();
+    assert_eq!(site.mock.action("", &action), Some(result));
+    assert_eq!(site.mock.calls().method(method::FIND_MISSING).count(), questions);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_tier_2_says_of_an_action_result_is_passed_on() {
     let site = Harness::new().start().await;
     let client = site.client();

@@ -132,6 +132,89 @@ async fn row_8_a_hit_whose_output_was_evicted_and_is_nowhere_else_is_not_found()
     assert_eq!(asked(&site.client()).await, Ok(whole));
 }
 
+/// Questions to Tier 2 about action results, and about presence.
+fn questions(site: &Site) -> [usize; 2] {
+    [method::GET_ACTION, method::FIND_MISSING].map(|method| site.mock.calls().method(method).count())
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_copy_in_tier_1_evidence_counts_for_the_lease_of_action_results() {
+    // R6
+    let site = Harness::new().start().await;
+    let output = site.mock.put_blob("", "output");
+    let whole = result(&[&output], None, None);
+    assert_eq!(told(&site, &whole).await, Ok(whole.clone()));
+    assert_eq!(questions(&site), [1, 1]);
+    sleep(Duration::from_secs(59)).await;
+    assert_eq!(asked(&site.client()).await, Ok(whole.clone()));
+    assert_eq!(questions(&site), [1, 1]);
+    site.mock.evict("", &output);
+    assert_eq!(asked(&site.client()).await, Ok(whole), "within the lease");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(asked(&site.client()).await, Err(Code::NotFound), "row 8");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_copy_in_tier_1_evidence_counts_for_the_lease_of_blobs() {
+    // R6
+    let site = Harness::new().start().await;
+    let client = site.client();
+    let output = site.mock.put_blob("", "output");
+    let whole = result(&[&output], None, None);
+    site.mock.put_action("", &action(), whole.clone());
+    client.read(&output).await.unwrap();
+    site.landed().await;
+    // A fetch is evidence, too.
+    for minute in 1..=5 {
+        assert_eq!(asked(&client).await, Ok(whole.clone()), "{minute}");
+        assert_eq!(questions(&site), [minute, 0]);
+        sleep(Duration::from_secs(60)).await;
+    }
+    assert_eq!(asked(&client).await, Ok(whole));
+    assert_eq!(questions(&site), [6, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_not_found_of_tier_2_for_an_output_makes_our_copy_be_checked_again() {
+    // P3, R4: within the lease of both.
+    for how in ["read", "batch", "find"] {
+        let site = Harness::new().start().await;
+        let client = site.client();
+        let output = site.mock.put_blob("", "output");
+        let whole = result(&[&output], None, None);
+        assert_eq!(told(&site, &whole).await, Ok(whole.clone()));
+        site.mock.evict("", &output);
+        assert_eq!(asked(&client).await, Ok(whole), "{how}: nobody has noticed");
+        match how {
+            "read" => assert_eq!(code(client.read(&output).await), Code::NotFound),
+            "batch" => drop(client.batch_read(&[output]).await.unwrap()),
+            // Another question, which this one's lease does not answer.
+            _ => {
+                sleep(Duration::from_secs(60)).await;
+                assert_eq!(asked(&client).await, Err(Code::NotFound));
+            }
+        }
+        assert_eq!(asked(&client).await, Err(Code::NotFound), "{how}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_leases_of_zero_every_hit_is_asked_about() {
+    // R6
+    let site = Harness::new()
+        .set("ac.lease", "0s")
+        .set("cas.lease", "0s")
+        .start()
+        .await;
+    let output = site.mock.put_blob("", "output");
+    let whole = result(&[&output], None, None);
+    site.mock.put_action("", &action(), whole.clone());
+    for asked_before in 0..3 {
+        assert_eq!(questions(&site), [asked_before; 2]);
+        assert_eq!(asked(&site.client()).await, Ok(whole.clone()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_kind_of_reference_counts() {
     // P3, AC-GET-05, AC-GET-06

@@ -16,9 +16,8 @@ fn actions(harness: &Harness) -> Actions {
     };
     let writes = Writes::new(
         harness.tier1.clone(),
-        Arc::new(harness.tier2.clone()),
+        harness.presence.clone(),
         harness.pending.clone(),
-        harness.bad.clone(),
         options,
         harness.tasks.clone(),
         harness.metrics.uploads.clone(),
