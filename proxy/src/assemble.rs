@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::InstanceName;
-use crate::config::{Config, Tier1Write, Tier2Place, Upstream};
+use crate::config::{Config, Repair, Tier1Write, Tier2Place, Upstream};
 use crate::grpc::listener::{ListenerOptions, Server};
 use crate::grpc::{Edge, EdgeOptions};
 use crate::http_admin::Admin;
@@ -28,7 +28,7 @@ use crate::tier2::split::Split;
 use crate::tier2::{Losses, Tier2};
 use crate::tiered::{
     ActionOptions, Actions, BadBlobs, Pending, Presence, PresenceOptions, Publish, Reads, Signs, Tiered,
-    WriteOptions, Writes, time_slept,
+    Touches, WriteOptions, Writes, time_slept,
 };
 
 /// Connections that clients may have at once. A few thousand build machines, each with a handful.
@@ -74,7 +74,8 @@ impl Node {
     /// If the embedded Tier 2's directory cannot be used, or the certificates for a remote one cannot be read.
     pub async fn new(config: &Config, ground: Ground) -> anyhow::Result<Node> {
         let metrics = Metrics::new();
-        let (commits, flights, background) = (TaskGroup::new(), TaskGroup::new(), TaskGroup::new());
+        let (commits, flights) = (TaskGroup::new(), TaskGroup::new());
+        let (touches, background) = (TaskGroup::new(), TaskGroup::new());
         let node_id = uuid::Uuid::new_v4().simple().to_string();
         let (tier2, outlook, losses) =
             tier2(config, ground.connector, &node_id, &background, &metrics).await?;
@@ -100,27 +101,36 @@ impl Node {
             &background,
             metrics.presence.clone(),
         );
-        let reads = Reads::new(
-            tier1.clone(),
-            presence.clone(),
-            pending.clone(),
-            flights.clone(),
-            metrics.reads.clone(),
-        );
         let options = WriteOptions {
             publish: match config.tier1.write {
                 Tier1Write::Sync => Publish::Sync,
                 Tier1Write::Async => Publish::Async,
             },
             resume_window: config.upload.resume_window,
+            repair: config.repair == Repair::On,
         };
         let writes = Writes::new(
             tier1.clone(),
-            presence,
-            pending,
+            presence.clone(),
+            pending.clone(),
             options,
             commits.clone(),
             metrics.uploads.clone(),
+        );
+        let told = Touches::new(
+            config.touch.interval,
+            writes.clone(),
+            outlook.clone(),
+            touches.clone(),
+            metrics.touches.clone(),
+        );
+        let reads = Reads::new(
+            tier1.clone(),
+            presence,
+            pending,
+            told,
+            flights.clone(),
+            metrics.reads.clone(),
         );
 
         let options = ActionOptions {
@@ -156,6 +166,7 @@ impl Node {
             stop_edge,
             commits,
             flights,
+            touches,
             background,
         };
         Ok(Node {

@@ -39,10 +39,10 @@ pub use self::field::{Field, fields};
 pub use self::instances::UpstreamInstances;
 pub use self::print::fields_as_markdown;
 pub use self::secret::Secret;
-pub use self::settings::{Cas, Log, Readiness, Shutdown, Upload};
+pub use self::settings::{Cas, Log, Readiness, Shutdown, Touch, Upload};
 pub use self::size::ByteSize;
 pub use self::url::UpstreamUrl;
-pub use self::words::{Tier1Write, WhenDown};
+pub use self::words::{Repair, Tier1Write, WhenDown};
 
 /// A configuration without faults, and where each of its values came from.
 #[derive(Debug)]

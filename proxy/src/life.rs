@@ -1,5 +1,5 @@
 //! From the first signal to the last log line. Going down is an order, not a flag: stop accepting, drain requests, land
-//! commits and flights, stop what runs for ever; each step within what is left of the grace period.
+//! commits and flights, tell Tier 2 what was read, stop what runs for ever; each step within what is left of the grace period.
 
 use std::fmt;
 use std::future::Future;
@@ -19,6 +19,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long fetches that nobody waits for any more may go on. What they would have stored can be fetched again.
 const LANDING_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long what gathered for Tier 2's eviction may take to be told. It is of use, and nobody misses it.
+const TOUCHES_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a node consists of while it runs, as far as its end is concerned.
 #[derive(Debug)]
 pub struct Running {
@@ -30,6 +33,8 @@ pub struct Running {
     pub commits: TaskGroup,
     /// Fetches from Tier 2.
     pub flights: TaskGroup,
+    /// What tells Tier 2 of reads that it does not see.
+    pub touches: TaskGroup,
     /// Tasks that run for ever.
     pub background: TaskGroup,
 }
@@ -107,6 +112,7 @@ async fn go_down(node: &Running, connections: usize, end: Instant) -> Ended {
     // Commits do not heed the stop, only what waits for clients to come back does.
     let commits = node.commits.stop(left().max(STOP_PATIENCE)).await;
     node.flights.stop(left().min(LANDING_PATIENCE)).await;
+    node.touches.stop(left().min(TOUCHES_PATIENCE)).await;
     let stuck = node.background.stop(STOP_PATIENCE).await;
     if stuck > 0 {
         tracing::warn!(tasks = stuck, "background tasks did not stop");
@@ -165,6 +171,7 @@ mod tests {
             stop_edge: stop_edge.clone(),
             commits: commits.clone(),
             flights: TaskGroup::new(),
+            touches: TaskGroup::new(),
             background: TaskGroup::new(),
         };
         Rig {

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub actions: ActionMetrics,
     /// What is known of tier 2's blobs.
     pub presence: PresenceMetrics,
+    /// Reads that tier 2 is told of.
+    pub touches: TouchMetrics,
     /// Uploads on their way through.
     pub uploads: UploadMetrics,
     /// The disk.
@@ -112,6 +114,15 @@ pub struct PresenceMetrics {
     pub repeated: IntCounter,
 }
 
+/// Reads that tier 2 is told of.
+#[derive(Clone, Debug)]
+pub struct TouchMetrics {
+    /// Blobs read from tier 1 that tier 2 was asked about for that.
+    pub touched: IntCounter,
+    /// Those that it was not asked about for want of room, or because it did not answer.
+    pub dropped: IntCounter,
+}
+
 /// Uploads on their way through.
 #[derive(Clone, Debug)]
 pub struct UploadMetrics {
@@ -127,6 +138,12 @@ pub struct UploadMetrics {
     pub repeated: IntCounter,
     /// Broken uploads whose bytes are kept for a while.
     pub kept_for_resume: IntGauge,
+    /// Blobs acknowledged on tier 2's fresh word, without being sent to it.
+    pub early: IntCounter,
+    /// Uploads from tier 1 of what tier 2 lost, by `outcome` (`ok`, `failed`, `refused`).
+    pub repairs: IntCounterVec,
+    /// Bytes of those that tier 2 has again.
+    pub repaired_bytes: IntCounter,
 }
 
 /// The disk.
@@ -278,6 +295,16 @@ impl Metrics {
                     "Questions about presence repeated for one client.",
                 ),
             },
+            touches: TouchMetrics {
+                touched: make.counter(
+                    "gorego_touches_total",
+                    "Blobs read from tier 1 that tier 2 was asked about for that.",
+                ),
+                dropped: make.counter(
+                    "gorego_touches_dropped_total",
+                    "Blobs read from tier 1 that tier 2 could not be told of.",
+                ),
+            },
             uploads: UploadMetrics {
                 open: make.gauge("gorego_uploads_open", "Clients that are uploading."),
                 upstream: make.counter("gorego_uploads_upstream_total", "Uploads to tier 2 begun."),
@@ -296,6 +323,19 @@ impl Metrics {
                 kept_for_resume: make.gauge(
                     "gorego_uploads_kept_for_resume",
                     "Broken uploads whose bytes are kept for a while.",
+                ),
+                early: make.counter(
+                    "gorego_uploads_early_total",
+                    "Blobs acknowledged on tier 2's fresh word that it has them.",
+                ),
+                repairs: make.counters(
+                    "gorego_repairs_total",
+                    "Uploads from tier 1 of blobs that tier 2 lost, by outcome.",
+                    &["outcome"],
+                ),
+                repaired_bytes: make.counter(
+                    "gorego_repaired_bytes_total",
+                    "Bytes of blobs that tier 2 has again.",
                 ),
             },
             tier1: Tier1Metrics {
@@ -449,6 +489,7 @@ mod tests {
         metrics.reads.bytes.with_label_values(&["1"]);
         metrics.reads.not_kept.with_label_values(&["full"]);
         metrics.actions.incomplete.with_label_values(&["missing"]);
+        metrics.uploads.repairs.with_label_values(&["ok"]);
         metrics.presence.epochs_ended.with_label_values(&["outage"]);
         metrics.tier1.errors.with_label_values(&["read"]);
         metrics.tier2.total.with_label_values(&["read", "ok"]);

@@ -52,6 +52,8 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
         share_groups: instances::share_groups(&settings.instances),
         ac,
         cas: settings.cas,
+        repair: settings.repair,
+        touch: settings.touch,
         upload: settings.upload,
         limits,
         shutdown: settings.shutdown,

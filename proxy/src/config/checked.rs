@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::instances::UpstreamInstances;
-use super::settings::{Cas, Log, Readiness, Shutdown, Upload};
+use super::settings::{Cas, Log, Readiness, Shutdown, Touch, Upload};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
-use super::words::{Tier1Write, WhenDown};
+use super::words::{Repair, Tier1Write, WhenDown};
 use crate::call::ShareGroups;
 
 /// Everything that can be configured. Only [`super::load`] makes one, so its fields agree with each other.
@@ -23,6 +23,8 @@ pub struct Config {
     pub share_groups: ShareGroups,
     pub ac: Ac,
     pub cas: Cas,
+    pub repair: Repair,
+    pub touch: Touch,
     pub upload: Upload,
     pub limits: Limits,
     pub shutdown: Shutdown,

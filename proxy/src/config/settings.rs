@@ -10,7 +10,7 @@ use super::instances::Members;
 use super::leaf::{Bounded, Percent};
 use super::size::ByteSize;
 use super::url::UpstreamUrl;
-use super::words::{Tier1Write, WhenDown};
+use super::words::{Repair, Tier1Write, WhenDown};
 use crate::call::InstanceName;
 use crate::logs;
 
@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) instances: Members,
     pub(crate) ac: AcSettings,
     pub(crate) cas: Cas,
+    pub(crate) repair: Repair,
+    pub(crate) touch: Touch,
     pub(crate) upload: Upload,
     pub(crate) limits: LimitsSettings,
     pub(crate) shutdown: Shutdown,
@@ -70,6 +72,13 @@ pub struct Cas {
     pub lease: Duration,
     /// For early answers to uploads.
     pub write_lease: Duration,
+}
+
+/// When Tier 2 is told of reads that it does not see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// How long a blob is left alone after Tier 2 was asked about it. Zero: Tier 2 is told nothing.
+    pub interval: Duration,
 }
 
 /// What happens to uploads that break off.
@@ -149,6 +158,10 @@ impl Settings {
             cas: Cas {
                 lease: leaves.leaf("cas.lease", "5m", "How long Tier 2's word that it has a blob is good for answers about presence; `0s` asks every time."),
                 write_lease: leaves.leaf("cas.write_lease", "5s", "How long that word is good for answering an upload of the blob without sending it on; at most `cas.lease` counts, and `0s` sends every upload on."),
+            },
+            repair: leaves.leaf("repair", "on", "Whether a blob that Tier 2 lost and Tier 1 still holds is uploaded to it again when it is asked about."),
+            touch: Touch {
+                interval: leaves.leaf("touch.interval", "10m", "How often Tier 2 is asked about a blob that clients read from Tier 1, so that its own eviction sees that the blob is used; `0s` never."),
             },
             upload: Upload {
                 resume_window: leaves.leaf("upload.resume_window", "60s", "How long the bytes of a broken upload are kept for its client to go on; `0s` keeps none."),

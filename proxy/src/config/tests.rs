@@ -90,6 +90,8 @@ fn sample(path: &str) -> (&'static str, &'static [(&'static str, &'static str)])
         "ac.memory" => ("1GiB", &[]),
         "cas.lease" => ("0s", &[]),
         "cas.write_lease" => ("1s", &[]),
+        "repair" => ("off", &[]),
+        "touch.interval" => ("0s", &[]),
         "upload.resume_window" => ("0s", &[]),
         "limits.max_batch_size" => ("1MiB", &[]),
         "limits.max_streams" => ("256", &[]),

@@ -61,6 +61,19 @@ impl Words for WhenDown {
     const WORDS: &'static [(&'static str, Self)] = &[("fail", Self::Fail)];
 }
 
+/// Whether what Tier 2 lost and Tier 1 holds is uploaded again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// It is.
+    On,
+    /// It is missing until a client uploads it.
+    Off,
+}
+
+impl Words for Repair {
+    const WORDS: &'static [(&'static str, Self)] = &[("on", Self::On), ("off", Self::Off)];
+}
+
 impl Words for tracing::Level {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("error", Self::ERROR),

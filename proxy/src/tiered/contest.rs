@@ -1,4 +1,4 @@
-//! Which of the clients that upload the same blob feeds Tier 2 (R12). Pure.
+//! Which of the clients that upload the same blob feeds Tier 2 (R12). A repair is one more of them, and the last choice. Pure.
 
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub(super) struct Candidate {
     pub(super) quiet: Duration,
     /// While leading: how long Tier 2 has waited for this client, all in all.
     pub(super) starved: Duration,
+    /// Not a client, but Tier 1's copy of what Tier 2 lost.
+    pub(super) repairs: bool,
 }
 
 impl Candidate {
@@ -31,10 +33,18 @@ impl Candidate {
     }
 }
 
-/// Chooses who leads next: whoever has finished, else whoever is alive, among them who has most. On a tie the earlier
-/// one. `None` while nobody can.
+/// Chooses who leads next: a client that has finished, else one that is alive, among them who has most; then a repair, then
+/// whoever stalled. On a tie the earlier one. `None` while nobody can.
 pub(super) fn choose(candidates: &[Candidate]) -> Option<usize> {
-    let rank = |candidate: &Candidate| (candidate.finished, !candidate.stalled(), candidate.bytes);
+    let rank = |candidate: &Candidate| {
+        let Candidate {
+            finished,
+            repairs,
+            bytes,
+            ..
+        } = *candidate;
+        (!candidate.stalled(), !repairs, finished, bytes)
+    };
     let mut best: Option<(usize, &Candidate)> = None;
     for (index, candidate) in candidates.iter().enumerate().filter(|(_, c)| c.can_lead()) {
         if best.is_none_or(|(_, best)| rank(candidate) > rank(best)) {
@@ -59,7 +69,7 @@ pub(super) fn gives_way(leader: usize, candidates: &[Candidate]) -> bool {
         .filter(|(index, other)| *index != leader && other.can_lead())
         .map(|(_, other)| other);
     let (stalled, starving) = (leading.stalled(), leading.starved >= STALL);
-    others.any(|other| (stalled && !other.stalled()) || (starving && other.finished))
+    others.any(|other| (stalled && !other.stalled()) || (starving && other.finished && !other.repairs))
 }
 
 #[cfg(test)]
@@ -73,6 +83,7 @@ mod tests {
             whole: true,
             quiet: Duration::ZERO,
             starved: Duration::ZERO,
+            repairs: false,
         }
     }
 
@@ -139,6 +150,28 @@ mod tests {
         };
         assert!(gives_way(0, &[dripping, finished()]));
         assert!(!gives_way(0, &[dripping, alive(99)]));
+    }
+
+    #[test]
+    fn a_repair_leads_only_where_no_client_is_alive_and_then_stays() {
+        let repair = Candidate {
+            repairs: true,
+            ..finished()
+        };
+        assert_eq!(choose(&[repair, alive(1)]), Some(1));
+        assert_eq!(
+            choose(&[repair, alive(0)]),
+            Some(0),
+            "a client that has sent nothing cannot lead"
+        );
+        assert_eq!(choose(&[repair, stalled(50)]), Some(0));
+        assert!(!gives_way(0, &[repair, finished()]));
+        assert!(gives_way(1, &[repair, stalled(50)]));
+        let dripping = Candidate {
+            starved: STALL,
+            ..alive(10)
+        };
+        assert!(!gives_way(1, &[repair, dripping]), "it would be chosen again");
     }
 
     #[test]

@@ -17,7 +17,6 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use self::store::Bounds;
 use self::table::LeaseTable;
 use crate::call::{BlobKey, Scope};
 use crate::digest::Digest;
@@ -26,6 +25,7 @@ use crate::task::TaskGroup;
 
 pub(super) use self::doubts::Doubt;
 pub use self::doubts::{Signs, time_slept};
+pub(super) use self::store::{Bounds, Store};
 pub(super) use self::table::Heard;
 
 /// Leases that are remembered: enough for the largest builds at once, at a hundred bytes each.

@@ -18,6 +18,7 @@ use super::presence::Presence;
 use super::range::starts_flight;
 use super::reading::Reading;
 use super::source::{DiskRead, Source, Tier};
+use super::touch::Touches;
 use crate::blob::{ByteRange, Verifier};
 use crate::call::{BlobKey, Call};
 use crate::digest::Digest;
@@ -60,6 +61,7 @@ pub(super) struct Shared {
     pub(super) tier1: Tier1,
     pub(super) tier2: Arc<dyn Tier2>,
     pub(super) presence: Presence,
+    touches: Touches,
     pub(super) pending: Arc<Pending>,
     pub(super) bad: Arc<BadBlobs>,
     pub(super) tasks: TaskGroup,
@@ -95,10 +97,11 @@ impl Reads {
         tier1: Tier1,
         presence: Presence,
         pending: Arc<Pending>,
+        touches: Touches,
         tasks: TaskGroup,
         metrics: ReadMetrics,
     ) -> Reads {
-        Reads::with_rings(RINGS, tier1, presence, pending, tasks, metrics)
+        Reads::with_rings(RINGS, tier1, presence, pending, touches, tasks, metrics)
     }
 
     pub(super) fn with_rings(
@@ -106,6 +109,7 @@ impl Reads {
         tier1: Tier1,
         presence: Presence,
         pending: Arc<Pending>,
+        touches: Touches,
         tasks: TaskGroup,
         metrics: ReadMetrics,
     ) -> Reads {
@@ -114,6 +118,7 @@ impl Reads {
             tier2: presence.tier2(),
             bad: presence.0.bad.clone(),
             presence,
+            touches,
             pending,
             tasks,
             flights: Flights::default(),
@@ -337,9 +342,12 @@ impl Shared {
     }
 
     /// Counts a read's first bytes.
-    pub(super) fn hit(&self, tier: Tier) {
+    pub(super) fn hit(&self, tier: Tier, call: &Call, key: &BlobKey) {
         let tier = match tier {
-            Tier::One => "1",
+            Tier::One => {
+                self.touches.hit(call, key);
+                "1"
+            }
             Tier::Two => "2",
         };
         self.metrics.hits.with_label_values(&[tier, "cas"]).inc();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 
 use super::read::Rings;
-use super::{BadBlobs, CallError, Pending, Presence, PresenceOptions, Reading, Reads, Signs};
+use super::{BadBlobs, CallError, Pending, Presence, PresenceOptions, Reading, Reads, Signs, Touches};
 use crate::blob::ByteRange;
 use crate::call::{Call, Cause, InstanceName, Scope, Via};
 use crate::digest::{Digest, Function};
@@ -95,6 +95,7 @@ impl Harness {
             tier1.clone(),
             presence.clone(),
             pending.clone(),
+            Touches::none(),
             tasks.clone(),
             metrics.reads.clone(),
         );

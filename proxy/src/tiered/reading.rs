@@ -98,7 +98,7 @@ impl Reading {
                     self.shared.served(tier, bytes.len());
                     if !self.has_sent {
                         self.has_sent = true;
-                        self.shared.hit(tier);
+                        self.shared.hit(tier, &self.call, &self.key);
                     }
                     return Poll::Ready(Ok(bytes));
                 }

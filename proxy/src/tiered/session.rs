@@ -20,11 +20,21 @@ use crate::tier1::StagedReader;
 /// What a client calls its upload: the whole resource name, within its scope.
 pub(super) type Name = (Scope, Arc<str>);
 
+/// Whose bytes they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client's.
+    Client,
+    /// Tier 1's own, for a blob that Tier 2 lost.
+    Repair,
+}
+
 /// See the module's documentation.
 pub(super) struct Session {
     pub(super) name: Name,
     pub(super) key: BlobKey,
     pub(super) call: Call,
+    pub(super) origin: Origin,
     state: watch::Sender<State>,
     /// Held by whoever takes bytes, so that a newer stream of the same name begins after the older one's last chunk.
     intake: Mutex<Intake>,
@@ -74,6 +84,7 @@ impl Session {
         name: Name,
         key: BlobKey,
         call: Call,
+        origin: Origin,
         staging: bool,
         permit: OwnedSemaphorePermit,
     ) -> Session {
@@ -91,6 +102,7 @@ impl Session {
             name,
             key,
             call,
+            origin,
             state: watch::channel(state).0,
             intake: Mutex::new(intake),
         }
@@ -234,6 +246,7 @@ impl Session {
             whole: state.tape.is_whole(),
             quiet: state.tape.quiet(now),
             starved: state.tape.starved(now),
+            repairs: self.origin == Origin::Repair,
         }
     }
 }

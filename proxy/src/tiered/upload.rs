@@ -32,6 +32,8 @@ pub struct Upload(Kind);
 enum Kind {
     /// The empty blob, which is never sent anywhere.
     Nothing(Digest),
+    /// Tier 2 has the blob: whatever the client sends is not needed.
+    Present,
     Blob(Stream),
 }
 
@@ -44,6 +46,10 @@ struct Stream {
 impl Upload {
     pub(super) fn of_nothing(digest: Digest) -> Upload {
         Upload(Kind::Nothing(digest))
+    }
+
+    pub(super) fn of_present() -> Upload {
+        Upload(Kind::Present)
     }
 
     pub(super) fn new(inner: Arc<Inner>, session: Arc<Session>, owner: u64) -> Upload {
@@ -66,6 +72,7 @@ impl Upload {
     /// Not cancel safe: the bytes may or may not have been taken. Dropping the upload with it is fine.
     pub async fn push(&mut self, bytes: Bytes) -> Result<Pushed, CallError> {
         match &self.0 {
+            Kind::Present => Ok(Pushed::Acknowledged),
             _ if bytes.is_empty() => Ok(Pushed::Taken),
             Kind::Nothing(expected) => Err(CallError::BadUpload(DigestMismatch::TooLong {
                 expected: *expected,
@@ -85,6 +92,7 @@ impl Upload {
         match &self.0 {
             // Its client is answered when it has said what it wants.
             Kind::Nothing(_) => std::future::pending().await,
+            Kind::Present => Ok(()),
             Kind::Blob(stream) => timeout(QUIET_PATIENCE, stream.session.ended(stream.owner))
                 .await
                 .unwrap_or(Err(CallError::Quiet)),
@@ -100,7 +108,7 @@ impl Upload {
     /// Dropping the future does not stop the commit.
     pub async fn finish(self) -> Result<(), CallError> {
         match &self.0 {
-            Kind::Nothing(_) => Ok(()),
+            Kind::Nothing(_) | Kind::Present => Ok(()),
             Kind::Blob(stream) => stream.finish().await,
         }
     }

@@ -16,7 +16,7 @@ use self::contests::Step;
 use super::CallError;
 use super::feeder::feed;
 use super::pending::PendingCopy;
-use super::session::Session;
+use super::session::{Origin, Session};
 use super::writes::{Inner, Publish};
 use crate::call::BlobKey;
 use crate::tier2::{Ack, Tier2Error};
@@ -128,9 +128,9 @@ impl Inner {
         if let Err(error) = &outcome {
             tracing::debug!(digest = %key.digest, error = error as &dyn std::error::Error, "upload failed");
         } else {
-            self.metrics
-                .shared
-                .inc_by((candidates.len() as u64).saturating_sub(1));
+            let clients = candidates.iter().filter(|other| other.origin == Origin::Client);
+            let others = clients.filter(|other| !Arc::ptr_eq(other, leader)).count();
+            self.metrics.shared.inc_by(others as u64);
             self.publish(leader, &candidates).await;
         }
         for session in &candidates {

@@ -73,12 +73,26 @@ async fn write(
     });
     let mut fills = Vec::new();
     if !blobs.is_empty() {
-        let acks = inner.tier2.write_batch(&call, blobs.clone()).await;
-        for ((proof, bytes), ack) in blobs.into_iter().zip(acks) {
+        let (known, sent): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|(proof, _)| {
+            let write_lease = inner.presence.options().write_lease;
+            inner.presence.is_fresh(&call.blob(proof.digest()), write_lease)
+        });
+        inner.metrics.early.inc_by(known.len() as u64);
+        let acks = match sent.as_slice() {
+            [] => Vec::new(),
+            sent => inner.tier2.write_batch(&call, sent.to_vec()).await,
+        };
+        let acks = known
+            .iter()
+            .map(|_| None)
+            .chain(acks.into_iter().map(Some))
+            .collect::<Vec<_>>();
+        for ((proof, bytes), ack) in known.into_iter().chain(sent).zip(acks) {
             let key = call.blob(proof.digest());
             let answer = match ack {
-                Ok(_ack) => inner.confirm(&call, &key).await,
-                Err(error) => Err(error.into()),
+                None => Ok(()),
+                Some(Ok(_ack)) => inner.confirm(&call, &key).await,
+                Some(Err(error)) => Err(error.into()),
             };
             match &answer {
                 Ok(()) => inner.failed.forget(&key),

@@ -11,7 +11,8 @@ use super::bad::BadBlobs;
 use super::names::Names;
 use super::pending::Pending;
 use super::presence::Presence;
-use super::session::{HangUp, Session};
+use super::repair::Repairs;
+use super::session::{HangUp, Origin, Session};
 use super::underway::{Batches, FailedUploads};
 use super::upload::Upload;
 use super::uploads::Contests;
@@ -38,6 +39,8 @@ pub struct WriteOptions {
     pub publish: Publish,
     /// How long the bytes of a broken upload are kept for its client to come back.
     pub resume_window: Duration,
+    /// Whether what Tier 2 lost and Tier 1 holds is uploaded again.
+    pub repair: bool,
 }
 
 /// Whether an acknowledgement waits until Tier 1 has the blob as well.
@@ -65,6 +68,7 @@ pub(super) struct Inner {
     pub(super) contests: Contests,
     pub(super) batches: Arc<Batches>,
     pub(super) failed: Arc<FailedUploads>,
+    pub(super) repairs: Repairs,
     /// Rights to have a batch on its way.
     pub(super) batch_places: Arc<Semaphore>,
     open: Arc<Semaphore>,
@@ -89,11 +93,12 @@ impl Writes {
             bad: presence.0.bad.clone(),
             presence,
             pending,
-            options,
             tasks,
             contests: Contests::new(failed.clone()),
             batches: Arc::default(),
             failed,
+            repairs: Repairs::new(options.repair),
+            options,
             batch_places: Arc::new(Semaphore::new(BATCHES_MAX)),
             open: Arc::new(Semaphore::new(UPLOADS_MAX)),
             names: Mutex::new(Names::new(metrics.kept_for_resume.clone())),
@@ -123,11 +128,22 @@ impl Writes {
                 _ => Err(nothing_left_off),
             };
         }
+        if offset == 0 && self.0.is_in_tier2(call, digest).await {
+            self.0.metrics.early.inc();
+            return Ok(Upload::of_present());
+        }
         let permit = self.0.admit()?;
         let name = (call.scope.clone(), name.into());
         if offset == 0 {
             let staging = self.0.tier1.keeps(digest);
-            let session = Session::new(name, call.blob(digest), call.clone(), staging, permit);
+            let session = Session::new(
+                name,
+                call.blob(digest),
+                call.clone(),
+                Origin::Client,
+                staging,
+                permit,
+            );
             return Ok(self.0.start(Arc::new(session)));
         }
         let session = self.0.names.lock().find(&name).cloned();
@@ -158,7 +174,7 @@ impl Writes {
 }
 
 impl Inner {
-    fn admit(&self) -> Result<OwnedSemaphorePermit, CallError> {
+    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, CallError> {
         if self.tasks.stopping().is_cancelled() {
             return Err(CallError::ShuttingDown);
         }

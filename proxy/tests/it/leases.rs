@@ -88,7 +88,7 @@ async fn row_6_a_not_found_ends_the_lease_at_once_whichever_call_heard_it() {
 
 #[tokio::test(start_paused = true)]
 async fn writes_batches_and_fetches_give_leases() {
-    let site = Harness::new().start().await;
+    let site = Harness::new().set("repair", "off").start().await;
     let client = site.client();
     let (written, batched, fetched, small) = (noise(MIB, 1), noise(100, 2), noise(MIB, 3), noise(100, 4));
     client.write(&written).await.unwrap();

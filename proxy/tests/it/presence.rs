@@ -45,7 +45,11 @@ async fn the_empty_blob_is_present_and_never_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_in_tier_1_is_no_proof_that_tier_2_has_the_blob() {
     // P2
-    let site = Harness::new().set("cas.lease", "0s").start().await;
+    let site = Harness::new()
+        .set("cas.lease", "0s")
+        .set("repair", "off")
+        .start()
+        .await;
     let client = site.client();
     let blob = noise(1000, 1);
     let digest = Digest::of(&blob);

@@ -31,7 +31,7 @@ use crate::tier2::Tier2;
 use crate::tier2::memory::MemoryTier2;
 use crate::tiered::{
     ActionOptions, Actions, BadBlobs, Pending, Presence, PresenceOptions, Publish, Reads, Signs, Tiered,
-    WriteOptions, Writes,
+    Touches, WriteOptions, Writes,
 };
 
 /// Bytes of blobs in a batch, small so that tests can pass it.
@@ -252,12 +252,14 @@ async fn tiered(tier2: &Arc<MemoryTier2>, metrics: &Metrics, tasks: &TaskGroup) 
         tier1.clone(),
         presence.clone(),
         pending.clone(),
+        Touches::none(),
         tasks.clone(),
         metrics.reads.clone(),
     );
     let options = WriteOptions {
         publish: Publish::Sync,
         resume_window: Duration::from_secs(60),
+        repair: false,
     };
     let uploads = metrics.uploads.clone();
     let writes = Writes::new(tier1, presence, pending, options, tasks.clone(), uploads);

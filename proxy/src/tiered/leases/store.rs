@@ -26,7 +26,7 @@ pub(in crate::tiered) const LEASE_BYTES: usize = size_of::<Slot>() + 2 * (size_o
 const NONE: u32 = u32::MAX;
 
 /// Evidence by blob. Above its bounds the lease that was learnt or renewed longest ago goes.
-pub(super) struct Store {
+pub(in crate::tiered) struct Store {
     bounds: Bounds,
     /// Dates are counted from here. Evidence that is older counts as being from here, which is before any question.
     start: Instant,
@@ -71,7 +71,7 @@ impl Hasher for Taken {
 }
 
 impl Store {
-    pub(super) fn new(bounds: Bounds, start: Instant) -> Store {
+    pub(in crate::tiered) fn new(bounds: Bounds, start: Instant) -> Store {
         Store {
             bounds,
             start,
@@ -94,15 +94,26 @@ impl Store {
         self.len() * LEASE_BYTES + self.scopes.bytes()
     }
 
+    /// Whether one more is kept without another's going.
+    pub(in crate::tiered) fn has_room(&self) -> bool {
+        self.len() < self.bounds.leases as usize && self.bytes() + LEASE_BYTES <= self.bounds.bytes
+    }
+
+    /// The date of what was learnt or renewed longest ago.
+    pub(in crate::tiered) fn oldest(&self) -> Option<Instant> {
+        let slot = self.slots.get(self.oldest as usize)?;
+        Some(self.start + Duration::from_nanos(slot.sent_nanos))
+    }
+
     /// When the evidence was sent.
-    pub(super) fn get(&self, key: &BlobKey) -> Option<Instant> {
+    pub(in crate::tiered) fn get(&self, key: &BlobKey) -> Option<Instant> {
         let (_, index) = self.find(key)?;
         let slot = self.slots.get(index as usize)?;
         Some(self.start + Duration::from_nanos(slot.sent_nanos))
     }
 
     /// Remembers evidence, unless newer is known.
-    pub(super) fn put(&mut self, key: &BlobKey, sent_at: Instant) {
+    pub(in crate::tiered) fn put(&mut self, key: &BlobKey, sent_at: Instant) {
         let since_start = sent_at.saturating_duration_since(self.start);
         let mut sent_nanos = u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX);
         let scope = self.scopes.hold(&key.scope);
@@ -147,10 +158,6 @@ impl Store {
         self.slots.clear();
         (self.free, self.oldest, self.newest) = (NONE, NONE, NONE);
         self.scopes = Scopes::default();
-    }
-
-    fn has_room(&self) -> bool {
-        self.len() < self.bounds.leases as usize && self.bytes() + LEASE_BYTES <= self.bounds.bytes
     }
 
     fn fingerprint(&self, scope: ScopeId, digest: &Digest) -> u64 {

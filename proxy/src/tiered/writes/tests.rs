@@ -10,7 +10,7 @@ use crate::tier1::disk::memory::{MemoryDisk, Step};
 use crate::tier2::memory::MemoryTier2;
 use crate::tier2::{RawActionResult, UpstreamStatus};
 use crate::tiered::read_harness::ALWAYS_ASK;
-use crate::tiered::{ActionOptions, Actions, PendingCopy, PresenceOptions, Pushed, Reads, Signs};
+use crate::tiered::{ActionOptions, Actions, PendingCopy, PresenceOptions, Pushed, Reads, Signs, Touches};
 
 mod batches;
 mod concurrent;
@@ -87,6 +87,7 @@ impl Node {
             tier1.clone(),
             presence.clone(),
             pending.clone(),
+            Touches::none(),
             tasks.clone(),
             metrics.reads.clone(),
         );
@@ -97,6 +98,7 @@ impl Node {
             WriteOptions {
                 publish,
                 resume_window,
+                repair: false,
             },
             tasks.clone(),
             metrics.uploads.clone(),
