@@ -216,7 +216,9 @@ impl Actions {
                     told,
                     _place: place,
                 };
-                drop(self.0.reads.0.tasks.spawn(asking.ask(call.for_node())));
+                let tasks = &self.0.reads.0.tasks;
+                let (stop, ask) = (tasks.stopping(), asking.ask(call.for_node()));
+                drop(tasks.spawn(async move { stop.run_until_cancelled_owned(ask).await }));
                 Ok(awaited)
             }
         }

@@ -135,6 +135,20 @@ async fn many_clients_that_ask_at_once_cost_one_question_which_outlives_the_firs
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_goes_down_waits_for_no_question() {
+    // P10
+    let site = Harness::new().start().await;
+    let _gate = site.mock.hold(Match::method(method::GET_ACTION), After::Start);
+    let client = site.client();
+    assert!(is_pending(&mut pin!(found(&client)), SECOND).await);
+    drop(client);
+    let began = tokio::time::Instant::now();
+    let (_stopped, ended) = site.stop().await;
+    assert_eq!(ended, gorego::life::Ended::Clean);
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_may_be_one_client_s_fault_is_not_told_to_another_and_an_outage_is() {
     // R5
     let site = Harness::new().start().await;
