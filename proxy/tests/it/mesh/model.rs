@@ -482,10 +482,12 @@ fn check(nodes: usize, ops: &[Op]) -> Verdict {
         // Whatever happened: with Tier 2 back, everything works at once.
         mesh.up().await;
         for node in 0..nodes {
-            for blob in 0..mesh.world.blobs.len() {
-                mesh.run(Op::Write { node, blob }).await?;
-                mesh.run(Op::Read { node, blob }).await?;
-            }
+            mesh.run(Op::Read { node, blob: node }).await?;
+            mesh.run(Op::WriteBatch {
+                node,
+                blobs: u16::MAX,
+            })
+            .await?;
             mesh.run(Op::Find {
                 node,
                 blobs: u16::MAX,
