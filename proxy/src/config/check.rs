@@ -209,6 +209,7 @@ impl Checks<'_> {
             dir,
             commit_timeout,
             when_down,
+            max_outage,
             ..
         } = tier2;
         let place = match url {
@@ -230,6 +231,7 @@ impl Checks<'_> {
         Some(Tier2 {
             place,
             when_down,
+            max_outage,
             commit_timeout,
         })
     }
