@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::InstanceName;
-use crate::config::{Config, Repair, Tier1Write, Tier2Place, Upstream};
+use crate::config::{self, Config, Repair, Tier1Write, Tier2Place, Upstream};
 use crate::grpc::listener::{ListenerOptions, Server};
 use crate::grpc::{Edge, EdgeOptions};
 use crate::http_admin::Admin;
@@ -27,8 +27,8 @@ use crate::tier2::retry::Retried;
 use crate::tier2::split::Split;
 use crate::tier2::{Losses, Tier2};
 use crate::tiered::{
-    ActionOptions, Actions, BadBlobs, Pending, Presence, PresenceOptions, Publish, Reads, Signs, Tiered,
-    Touches, WriteOptions, Writes, time_slept,
+    ActionOptions, Actions, BadBlobs, OutageOptions, Pending, Presence, PresenceOptions, Publish, Reads,
+    Signs, Tiered, Touches, WhenDown, WriteOptions, Writes, time_slept,
 };
 
 /// Connections that clients may have at once. A few thousand build machines, each with a handful.
@@ -140,7 +140,18 @@ impl Node {
         let actions = Actions::new(reads.clone(), writes.clone(), &options, metrics.actions.clone());
 
         let (phase, phases) = watch::channel(Phase::Serving);
-        let readiness = Readiness::new(phases, outlook.clone(), Some(config.readiness.tier2));
+        let when_down = match config.tier2.when_down {
+            config::WhenDown::Fail => WhenDown::Fail,
+            config::WhenDown::ServeTier1 => WhenDown::ServeTier1,
+            config::WhenDown::Bypass => WhenDown::Bypass,
+        };
+        // In the other modes the node is of use without Tier 2.
+        let patience = (when_down == WhenDown::Fail).then_some(config.readiness.tier2);
+        let outage = OutageOptions {
+            when_down,
+            max_outage: config.tier2.max_outage,
+        };
+        let readiness = Readiness::new(phases, outlook.clone(), patience);
         let options = EdgeOptions {
             batch_bytes_max: config.limits.max_batch_size.bytes(),
             blob_bytes_max: config.limits.max_blob_size.map(|size| size.bytes()),
@@ -149,7 +160,7 @@ impl Node {
         };
         let (edge, serving) = Edge::new(
             options,
-            Tiered::new(reads, writes, actions, tier2),
+            Tiered::new(reads, writes, actions, (outage, outlook.clone()), tier2),
             metrics.calls.clone(),
         )
         .await

@@ -25,6 +25,7 @@ mod mend;
 mod merge;
 mod names;
 mod order;
+mod outage;
 mod pending;
 mod presence;
 mod range;
@@ -51,7 +52,9 @@ mod writes;
 
 use std::sync::Arc;
 
+use self::outage::Outage;
 use crate::call::InstanceName;
+use crate::tier2::health::Outlook;
 use crate::tier2::{Offers, Tier2};
 
 pub use self::action::{ActionOptions, Actions};
@@ -59,6 +62,7 @@ pub use self::bad::BadBlobs;
 pub use self::closure::Flaw;
 pub use self::error::CallError;
 pub use self::leases::{Signs, time_slept};
+pub use self::outage::{OutageOptions, WhenDown};
 pub use self::pending::{Pending, PendingCopy};
 pub use self::presence::{Presence, PresenceOptions};
 pub use self::read::Reads;
@@ -69,25 +73,32 @@ pub use self::tree::{TreeError, TreePage, TreeToken};
 pub use self::upload::{Pushed, Upload};
 pub use self::writes::{Publish, WriteOptions, WriteStatus, Writes};
 
-/// Both tiers, as the edge sees them. Cheap to clone.
+/// Both tiers, as the edge sees them: the calls of clients, with what is answered to them in an outage. Cheap to clone.
 #[derive(Clone)]
 pub struct Tiered {
     /// Blobs and trees, out.
-    pub reads: Reads,
+    reads: Reads,
     /// Blobs in, presence.
-    pub writes: Writes,
-    /// Action results.
-    pub actions: Actions,
+    writes: Writes,
+    actions: Actions,
+    outage: Outage,
     tier2: Arc<dyn Tier2>,
 }
 
 impl Tiered {
-    /// Puts the sides together. All are over `tier2`.
-    pub fn new(reads: Reads, writes: Writes, actions: Actions, tier2: Arc<dyn Tier2>) -> Tiered {
+    /// Puts the sides together. All are over `tier2`, whose health is in `outlook`.
+    pub fn new(
+        reads: Reads,
+        writes: Writes,
+        actions: Actions,
+        (options, outlook): (OutageOptions, Outlook),
+        tier2: Arc<dyn Tier2>,
+    ) -> Tiered {
         Tiered {
             reads,
             writes,
             actions,
+            outage: Outage::new(options, outlook),
             tier2,
         }
     }

@@ -16,7 +16,6 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::*;
-use crate::config;
 use crate::digest::{Digest, Function};
 use crate::tier1::disk::memory::MemoryDisk;
 use crate::tier2::remote::BoxIo;

@@ -211,6 +211,7 @@ impl Checks<'_> {
             dir,
             commit_timeout,
             when_down,
+            max_outage,
             ..
         } = tier2;
         let place = match url {
@@ -232,6 +233,7 @@ impl Checks<'_> {
         Some(Tier2 {
             place,
             when_down,
+            max_outage,
             commit_timeout,
         })
     }

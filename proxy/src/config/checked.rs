@@ -83,6 +83,8 @@ impl Watermarks {
 pub struct Tier2 {
     pub place: Tier2Place,
     pub when_down: WhenDown,
+    /// How long what was known before an outage counts in it.
+    pub max_outage: Duration,
     /// For a Write's answer once its last piece was sent, before what its size adds.
     pub commit_timeout: Duration,
 }

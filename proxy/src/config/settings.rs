@@ -57,6 +57,7 @@ pub(crate) struct Tier2Settings {
     pub(crate) stall_timeout: Duration,
     pub(crate) commit_timeout: Duration,
     pub(crate) when_down: WhenDown,
+    pub(crate) max_outage: Duration,
 }
 
 #[derive(Debug, PartialEq)]
@@ -148,7 +149,8 @@ impl Settings {
                 first_byte_timeout: leaves.leaf("tier2.first_byte_timeout", "10s", "Time until Tier 2's answer begins."),
                 stall_timeout: leaves.leaf("tier2.stall_timeout", "10s", "Time without any progress of a stream."),
                 commit_timeout: leaves.leaf("tier2.commit_timeout", "60s", "Time for Tier 2 to acknowledge a whole blob, plus a second for each 20 MB of it."),
-                when_down: leaves.leaf("tier2.when_down", "fail", "What is answered while Tier 2 is down. With `fail`, calls fail with UNAVAILABLE."),
+                when_down: leaves.leaf("tier2.when_down", "fail", "What is answered while Tier 2 is down. `fail`: calls fail with UNAVAILABLE, and so does readiness after a while. `serve_tier1`: readers get what Tier 1 has and what was known before. `bypass`: builds go on as if they had no cache, and nothing makes them wait. No write is acknowledged in any mode."),
+                max_outage: leaves.leaf("tier2.max_outage", "1h", "With `serve_tier1`: how long what was known before an outage is still said in it."),
             },
             instances: leaves.leaf("instances", "{}", "Share groups: instances of one group share what the node holds. An instance that is not named shares with none."),
             ac: AcSettings {

@@ -83,8 +83,8 @@ fn sample(path: &str) -> (&'static str, &'static [(&'static str, &'static str)])
         "tier2.first_byte_timeout" => ("20s", remote),
         "tier2.stall_timeout" => ("1m", remote),
         "tier2.commit_timeout" => ("2m", &[]),
-        // There is one mode so far.
-        "tier2.when_down" => ("fail", &[]),
+        "tier2.when_down" => ("bypass", &[]),
+        "tier2.max_outage" => ("10m", &[]),
         "instances" => ("{a: team, b: team}", &[]),
         "ac.lease" => ("0s", &[]),
         "ac.memory" => ("1GiB", &[]),
@@ -114,8 +114,8 @@ fn every_field_can_be_set_from_the_environment() {
         let with = with.unwrap_or_else(|errors| panic!("{}: {errors}", field.path));
         let (_, origin) = with.origins().find(|(path, _)| *path == field.path).unwrap();
         assert_eq!(origin, &Origin::Variable(variable), "{}", field.path);
-        // The one mode there is, and a yes that the checks alone ask for.
-        if !["tier2.when_down", "insecure_listen"].contains(&field.path) {
+        // A yes that the checks alone ask for.
+        if field.path != "insecure_listen" {
             assert_ne!(
                 with.config, without.config,
                 "{} reaches the configuration",

@@ -55,10 +55,18 @@ impl Words for Tier1Write {
 pub enum WhenDown {
     /// Calls fail with UNAVAILABLE.
     Fail,
+    /// Readers get what Tier 1 has and what was known before.
+    ServeTier1,
+    /// Builds go on as if they had no cache.
+    Bypass,
 }
 
 impl Words for WhenDown {
-    const WORDS: &'static [(&'static str, Self)] = &[("fail", Self::Fail)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("fail", Self::Fail),
+        ("serve_tier1", Self::ServeTier1),
+        ("bypass", Self::Bypass),
+    ];
 }
 
 /// Whether what Tier 2 lost and Tier 1 holds is uploaded again.

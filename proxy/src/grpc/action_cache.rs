@@ -27,7 +27,7 @@ pub(super) async fn get(
     let call = caller.call(&request.instance_name)?;
     let function = digests::function(request.digest_function)?;
     let action = digests::action(function, request.action_digest.as_ref())?;
-    let found = services.tiered.actions.get(&call, &action).await;
+    let found = services.tiered.action(&call, &action).await;
     let RawActionResult(encoded) = found.map_err(|error| status_of(&error, action))?;
     // A hit decodes; inlining is only a favour in any case.
     let Ok(result) = reapi::ActionResult::decode(encoded.clone()) else {
@@ -45,7 +45,7 @@ pub(super) async fn get(
     let digests = plan.blobs();
     let mut blobs = HashMap::new();
     if !digests.is_empty() {
-        let read = services.tiered.reads.batch(&call, &digests).await;
+        let read = services.tiered.read_batch(&call, &digests).await;
         for (digest, bytes) in digests.into_iter().zip(read) {
             // What cannot be read stays out; the client can still fetch it by its digest (AC-GET-16).
             if let Ok(bytes) = bytes {
@@ -87,8 +87,7 @@ pub(super) async fn update(
     }
     services
         .tiered
-        .actions
-        .put(&call, &action, RawActionResult(encoded.clone()))
+        .put_action(&call, &action, RawActionResult(encoded.clone()))
         .await
         .map_err(|error| status_of(&error, action))?;
     Ok(wire::ActionResult(encoded))

@@ -32,7 +32,6 @@ pub(super) async fn read(
     let call = caller.call_to(name.instance);
     let reading = services
         .tiered
-        .reads
         .open(&call, &digest, range)
         .await
         .map_err(|error| status_of(&error, digest))?;
@@ -73,7 +72,6 @@ where
         .map_err(|_| Status::invalid_argument("the write offset is negative"))?;
     let upload = services
         .tiered
-        .writes
         .begin(&call, &digest, &first.resource_name, offset)
         .await
         .map_err(|error| status_of(&error, digest))?;
@@ -100,7 +98,7 @@ async fn receive<B>(
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    let failed = |error| status_of(&error, digest);
+    let failed = |error| status_of(&services.tiered.upload_error(error), digest);
     let mut request = first;
     loop {
         script.follow(&request)?;
@@ -174,8 +172,7 @@ pub(super) async fn query_write_status(
     let call = caller.call_to(name.instance);
     let status = services
         .tiered
-        .writes
-        .status(&call, &name.digest, &request.resource_name)
+        .write_status(&call, &name.digest, &request.resource_name)
         .await
         .map_err(|error| status_of(&error, name.digest))?;
     Ok(QueryWriteStatusResponse {

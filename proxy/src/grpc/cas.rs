@@ -46,7 +46,6 @@ pub(super) async fn find_missing(
     let asked = digests::all(function, &request.blob_digests)?;
     let missing = services
         .tiered
-        .writes
         .find_missing(&call, &asked)
         .await
         .map_err(|error| status(&error))?;
@@ -100,7 +99,7 @@ pub(super) async fn batch_update(
     let written = if blobs.is_empty() {
         Vec::new()
     } else {
-        services.tiered.writes.batch(&call, blobs).await
+        services.tiered.write_batch(&call, blobs).await
     };
     let responses = entries
         .into_iter()
@@ -174,7 +173,7 @@ pub(super) async fn batch_read(
     let read = if wanted.is_empty() {
         Vec::new()
     } else {
-        services.tiered.reads.batch(&call, &wanted).await
+        services.tiered.read_batch(&call, &wanted).await
     };
     let responses = request
         .digests

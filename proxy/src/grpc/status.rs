@@ -90,6 +90,7 @@ fn verdict(error: &CallError) -> Verdict {
             details: missing_blobs(error, missing),
             ..Verdict::new(Code::FailedPrecondition, error.to_string())
         },
+        CallError::DoneWithout => Verdict::new(Code::FailedPrecondition, error.to_string()),
         CallError::Overloaded(bound) => Verdict::new(Code::ResourceExhausted, *bound),
         CallError::Quiet | CallError::DeadlineExceeded => {
             Verdict::new(Code::DeadlineExceeded, error.to_string())

@@ -28,7 +28,7 @@ pub(super) async fn get(
         "" => None,
         token => Some(TreeToken::parse(token, &root).map_err(|error| tree_status(&error, root))?),
     };
-    let pages = services.tiered.reads.tree(&call, &root, page_size, from);
+    let pages = services.tiered.tree(&call, &root, page_size, from);
     let mut messages: MessageStream = Box::pin(pages.map(move |page| message(page, root)));
     let Some(first) = messages.next().await.transpose()? else {
         return Ok(messages);

@@ -166,7 +166,7 @@ impl Actions {
 
     /// What may be answered while Tier 2 is down (R13): our copy, if it counted as Tier 2's word at `down_since` and this
     /// node holds everything that it refers to. Asks nobody, unless a copy in Tier 1 turns out to be rotten.
-    pub async fn held(
+    pub(super) async fn held(
         &self,
         call: &Call,
         key: &ActionDigest,

@@ -43,6 +43,9 @@ pub enum CallError {
     /// An action result was found that is no hit: something that it refers to is not there, or it is of no use at all.
     #[error("the stored action result cannot be used: {0}")]
     Incomplete(Flaw),
+    /// Tier 2 is down, and this node is set to do without it: clients are not to come again.
+    #[error("tier 2 is down, and this node goes on without it")]
+    DoneWithout,
     /// A bound of this node was reached.
     #[error("{0}")]
     Overloaded(&'static str),

@@ -98,7 +98,10 @@ impl Leases {
     fn look(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         if let Some(doubt) = state.signs.arisen() {
-            state.table.end_epoch(Instant::now());
+            match doubt {
+                Doubt::Disconnected => state.table.set_aside(Instant::now()),
+                Doubt::Outage | Doubt::Slept | Doubt::Surprises => state.table.end_epoch(Instant::now()),
+            }
             self.ended(doubt);
         }
         state
@@ -127,6 +130,27 @@ impl Leases {
 
     /// The same for many blobs of one scope, under one hold of the lock.
     pub(super) fn evidence_for(&self, scope: &Scope, digests: &[Digest]) -> Vec<Option<Instant>> {
+        self.each(scope, digests, LeaseTable::evidence)
+    }
+
+    /// What the evidence was when an outage began that goes on.
+    pub(super) fn evidence_before(
+        &self,
+        scope: &Scope,
+        digests: &[Digest],
+        down_since: Instant,
+    ) -> Vec<Option<Instant>> {
+        self.each(scope, digests, |table, key| {
+            table.evidence_before(key, down_since)
+        })
+    }
+
+    fn each(
+        &self,
+        scope: &Scope,
+        digests: &[Digest],
+        evidence: impl Fn(&LeaseTable, &BlobKey) -> Option<Instant>,
+    ) -> Vec<Option<Instant>> {
         let Some(first) = digests.first() else {
             return Vec::new();
         };
@@ -135,11 +159,11 @@ impl Leases {
             digest: *first,
         };
         let state = self.look();
-        let evidence = digests.iter().map(|digest| {
+        let found = digests.iter().map(|digest| {
             key.digest = *digest;
-            state.table.evidence(&key)
+            evidence(&state.table, &key)
         });
-        evidence.collect()
+        found.collect()
     }
 
     /// A call goes out now.

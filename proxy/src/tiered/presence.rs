@@ -150,6 +150,17 @@ impl Presence {
         (!self.0.bad.is_bad(key)).then_some(evidence)
     }
 
+    /// Whether each of `digests` was under a lease at `down_since`, when an outage began that goes on. Asks nobody.
+    pub(super) fn known_at(&self, call: &Call, digests: &[Digest], down_since: Instant) -> bool {
+        let evidence = self.0.leases.evidence_before(&call.scope, digests, down_since);
+        let lease = self.0.options.lease;
+        digests.iter().zip(evidence).all(|(digest, evidence)| {
+            let is_known =
+                evidence.is_some_and(|sent_at| down_since.saturating_duration_since(sent_at) < lease);
+            digest.is_empty() || (is_known && !self.0.bad.is_bad(&call.blob(digest)))
+        })
+    }
+
     /// Whether evidence for a blob was sent less than `freshness` ago.
     pub fn is_fresh(&self, key: &BlobKey, freshness: Duration) -> bool {
         self.evidence(key)

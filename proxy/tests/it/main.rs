@@ -20,6 +20,7 @@ mod leases;
 mod mesh;
 mod metrics;
 mod outage;
+mod outage_modes;
 mod presence;
 mod process;
 mod readiness;

@@ -83,26 +83,6 @@ async fn a_write_that_tier_2_leaves_midway_fails_and_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_needs_no_tier_2_is_answered_while_it_is_down() {
-    let site = Harness::new().start().await;
-    let blob = noise(1000, 4);
-    let digest = site.mock.put_blob("", blob.clone());
-    let client = site.client();
-    client.read(&digest).await.unwrap();
-    site.landed().await;
-    site.mock.suspend().await.unwrap();
-    let empty = Digest::of(b"");
-    assert_eq!(client.missing(&[empty]).await.unwrap(), []);
-    assert_eq!(client.missing(&[]).await.unwrap(), []);
-    assert_eq!(client.read(&empty).await.unwrap(), Bytes::new());
-    assert_eq!(client.write(&Bytes::new()).await.unwrap(), 0);
-    assert_eq!(client.batch_write(&[Bytes::new()]).await.unwrap(), [Code::Ok]);
-    assert!(client.read(&digest).await.unwrap() == blob, "tier 1's bytes");
-    let malformed = client.write_parts(crate::client::parts("uploads/u/blobs/x", 0, &blob));
-    assert_eq!(code(malformed.await), Code::InvalidArgument);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_tier_2_that_hangs_is_an_error_within_the_first_byte_time() {
     // R14
     let site = Harness::new().start().await;

@@ -61,6 +61,7 @@ fn every_error_has_the_code_that_its_table_says() {
         ("BadBlob", CallError::BadBlob),
         ("MissingBlobs", CallError::MissingBlobs([hello()].into())),
         ("Incomplete", Flaw::Missing(hello()).into()),
+        ("DoneWithout", CallError::DoneWithout),
         ("Overloaded", CallError::Overloaded("too many uploads are kept")),
         ("DeadlineExceeded", CallError::DeadlineExceeded),
         ("ShuttingDown", CallError::ShuttingDown),

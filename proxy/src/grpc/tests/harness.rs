@@ -28,10 +28,11 @@ use crate::task::TaskGroup;
 use crate::tier1::disk::memory::MemoryDisk;
 use crate::tier1::{Tier1, Tier1Options};
 use crate::tier2::Tier2;
+use crate::tier2::health::outlook;
 use crate::tier2::memory::MemoryTier2;
 use crate::tiered::{
-    ActionOptions, Actions, BadBlobs, Pending, Presence, PresenceOptions, Publish, Reads, Signs, Tiered,
-    Touches, WriteOptions, Writes,
+    ActionOptions, Actions, BadBlobs, OutageOptions, Pending, Presence, PresenceOptions, Publish, Reads,
+    Signs, Tiered, Touches, WhenDown, WriteOptions, Writes,
 };
 
 /// Bytes of blobs in a batch, small so that tests can pass it.
@@ -268,5 +269,11 @@ async fn tiered(tier2: &Arc<MemoryTier2>, metrics: &Metrics, tasks: &TaskGroup) 
         memory_bytes: 1 << 20,
     };
     let actions = Actions::new(reads.clone(), writes.clone(), &options, metrics.actions.clone());
-    Tiered::new(reads, writes, actions, tier2)
+    // Without a breaker nothing is known to be down.
+    let (_announcer, outlook) = outlook();
+    let outage = OutageOptions {
+        when_down: WhenDown::Fail,
+        max_outage: Duration::ZERO,
+    };
+    Tiered::new(reads, writes, actions, (outage, outlook), tier2)
 }

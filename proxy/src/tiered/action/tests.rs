@@ -13,6 +13,7 @@ fn actions(harness: &Harness) -> Actions {
     let options = WriteOptions {
         publish: Publish::Sync,
         resume_window: LEASE,
+        repair: false,
     };
     let writes = Writes::new(
         harness.tier1.clone(),

@@ -77,7 +77,8 @@ impl Signs {
     pub(super) fn arisen(&mut self) -> Option<Doubt> {
         let outage = self.outage_ended().then_some(Doubt::Outage);
         let losses = self.losses.count();
-        let lost = (losses != self.losses_seen).then_some(Doubt::Disconnected);
+        // In an outage each probe may make a connection and lose it. Its end will tell.
+        let lost = (losses != self.losses_seen && !self.was_down).then_some(Doubt::Disconnected);
         self.losses_seen = losses;
         let slept = (self.slept)();
         let jumped = (slept.saturating_sub(self.slept_before) >= SLEEP_MIN).then_some(Doubt::Slept);
@@ -140,6 +141,19 @@ mod tests {
         assert_eq!(signs.arisen(), None, "blobs are the CAS's");
         announcer.announce(Service::Cas, down);
         assert_eq!((signs.arisen(), signs.arisen()), (None, None));
+        announcer.announce(Service::Cas, Health::Up);
+        assert_eq!((signs.arisen(), signs.arisen()), (Some(Doubt::Outage), None));
+    }
+
+    #[test]
+    fn r13_what_an_outage_loses_beside_ends_nothing_before_the_outage_does() {
+        let (announcer, outlook) = outlook();
+        let losses = Losses::default();
+        let mut signs = Signs::new(outlook, losses.clone(), || Duration::ZERO);
+        let since = Instant::now();
+        announcer.announce(Service::Cas, Health::Down { since });
+        losses.add();
+        assert_eq!(signs.arisen(), None);
         announcer.announce(Service::Cas, Health::Up);
         assert_eq!((signs.arisen(), signs.arisen()), (Some(Doubt::Outage), None));
     }

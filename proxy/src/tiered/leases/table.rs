@@ -15,6 +15,9 @@ const SURPRISES_MAX: usize = 3;
 /// See [`SURPRISES_MAX`].
 const SURPRISE_WINDOW: Duration = Duration::from_secs(10);
 
+/// How much earlier than an outage is known the loss of connections may be with which it began: a connect and a probe.
+const LOSS_TO_OUTAGE: Duration = Duration::from_secs(3);
+
 /// What to make of an answer about one blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tiered) enum Heard {
@@ -33,6 +36,8 @@ pub(in crate::tiered) struct LeaseTable {
     lease: Duration,
     /// Evidence up to here is of an earlier epoch and proves nothing.
     epoch_began: Option<Instant>,
+    /// Evidence between this and the beginning of the epoch was set aside.
+    aside_from: Option<Instant>,
     surprises: VecDeque<Instant>,
 }
 
@@ -44,6 +49,7 @@ impl LeaseTable {
             marks: Marks::default(),
             lease,
             epoch_began: None,
+            aside_from: None,
             surprises: VecDeque::new(),
         }
     }
@@ -51,10 +57,23 @@ impl LeaseTable {
     /// When the newest evidence for a blob was sent, if it is of this epoch. However old it may be is the caller's to
     /// judge.
     pub(in crate::tiered) fn evidence(&self, key: &BlobKey) -> Option<Instant> {
-        self.store.get(key)
+        let evidence = self.store.get(key);
+        evidence.filter(|sent_at| self.epoch_began.is_none_or(|began| began < *sent_at))
     }
 
-    /// Leases that are remembered, and bytes of memory that they take.
+    /// The same, as it was when an outage began that goes on. What was set aside by the loss of connections with which it
+    /// began counts.
+    pub(in crate::tiered) fn evidence_before(&self, key: &BlobKey, down_since: Instant) -> Option<Instant> {
+        let began_with_loss = |loss: Instant| down_since <= loss + LOSS_TO_OUTAGE;
+        let from = match self.epoch_began {
+            Some(loss) if began_with_loss(loss) => self.aside_from,
+            current => current,
+        };
+        let evidence = self.store.get(key);
+        evidence.filter(|sent_at| from.is_none_or(|from| from < *sent_at))
+    }
+
+    /// Leases that are remembered, those set aside included, and bytes of memory that they take.
     pub(in crate::tiered) fn size(&self) -> (usize, usize) {
         (self.store.len(), self.store.bytes())
     }
@@ -99,7 +118,7 @@ impl LeaseTable {
             return (Heard::AskAgain, false);
         }
         self.marks.absent(key, now);
-        let evidence = self.store.get(key);
+        let evidence = self.evidence(key);
         self.store.remove(key);
         let live = evidence.is_some_and(|sent_at| now.saturating_duration_since(sent_at) < self.lease);
         (Heard::Stands, live && self.surprised(now))
@@ -113,7 +132,15 @@ impl LeaseTable {
     /// Evidence that was sent up to `now` proves nothing any more.
     pub(in crate::tiered) fn end_epoch(&mut self, now: Instant) {
         self.epoch_began = self.epoch_began.max(Some(now));
+        self.aside_from = self.epoch_began;
         self.store.clear();
+        self.surprises.clear();
+    }
+
+    /// The same, where it may be the beginning of an outage: in that one it still says what was known before.
+    pub(in crate::tiered) fn set_aside(&mut self, now: Instant) {
+        self.aside_from = self.epoch_began;
+        self.epoch_began = self.epoch_began.max(Some(now));
         self.surprises.clear();
     }
 

@@ -190,3 +190,28 @@ fn leases_of_one_scope_are_nothing_to_another() {
     let _heard = rig.table.absent(&elsewhere, now, now);
     assert_eq!(rig.since("a"), Some(1));
 }
+
+#[test]
+fn r13_what_was_set_aside_when_an_outage_began_is_what_was_known_before_and_nothing_else_is() {
+    let mut rig = Rig::new();
+    rig.present("long ago", 5);
+    rig.table.set_aside(rig.at(10));
+    rig.present("before", 20);
+    let before = |rig: &Rig, name: &str, down_since: u64| {
+        rig.table
+            .evidence_before(&key(name), rig.at(down_since))
+            .is_some()
+    };
+    assert!(before(&rig, "before", 50), "nothing was lost yet");
+    rig.table.set_aside(rig.at(30));
+    assert_eq!((rig.since("before"), rig.since("long ago")), (None, None));
+    assert!(before(&rig, "before", 50));
+    assert!(!before(&rig, "long ago", 50), "lost twice");
+    assert!(!before(&rig, "before", 30_000), "that outage began otherwise");
+    rig.present("after", 40);
+    assert!(before(&rig, "after", 50));
+    rig.table.end_epoch(rig.at(60));
+    for name in ["before", "after"] {
+        assert!(!before(&rig, name, 61), "{name}");
+    }
+}
