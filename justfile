@@ -33,6 +33,10 @@ e2e *args:
 conformance *args:
     ci/conformance {{ args }}
 
+# Whole nodes in trouble: scenarios, then every fault of Tier 2 in every call (`just faults --help`).
+faults *args:
+    cargo test --quiet -p gorego --test faults -- {{ args }}
+
 # Starts a node with the embedded Tier 2.
 run *args:
     cargo run -p gorego -- serve {{ args }}

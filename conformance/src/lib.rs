@@ -10,9 +10,13 @@ pub mod checks;
 mod codec;
 pub mod connect;
 pub mod deviations;
+pub mod faults;
+pub mod oracle;
 pub mod raw;
 pub mod report;
 pub mod runner;
+pub mod scenario;
+pub mod site;
 pub mod target;
 mod trace;
 

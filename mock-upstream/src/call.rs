@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use crate::connection::ConnectionState;
 use crate::digest::Digest;
-use crate::log::{Call, Firing, Outcome};
+use crate::log::{Call, Firing, Outcome, Told};
 use crate::mock::Shared;
 use crate::rules::Fault;
 use crate::script::Script;
@@ -155,6 +155,21 @@ impl CallHandle {
         self.shared
             .log
             .change(self.index, |call| call.bytes_sent += bytes as u64);
+    }
+
+    /// Notes what is answered about a blob or an action.
+    pub(crate) fn tell(&self, digest: &Digest, told: Told) {
+        self.shared
+            .log
+            .change(self.index, |call| call.told.push((*digest, told)));
+    }
+
+    /// Notes the action result that is given or acknowledged.
+    pub(crate) fn tell_result(&self, action: &Digest, raw: &Bytes) {
+        self.shared.log.change(self.index, |call| {
+            call.told.push((*action, Told::Present));
+            call.result = Some(raw.clone());
+        });
     }
 
     /// Notes how it ended; the first word counts.

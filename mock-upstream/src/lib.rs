@@ -51,7 +51,7 @@ pub use control::Control;
 pub use digest::{Digest, DigestError};
 pub use forward::{Carried, Forwarder, Link};
 pub use gate::Gate;
-pub use log::{Call, Calls, Firing, Outcome};
+pub use log::{Call, Calls, Firing, Outcome, Told};
 pub use mock::{Builder, Mock, Settings};
 pub use preset::{Preset, UnknownPreset};
 pub use rule::{Act, After, Announce, Farewell, Match, Rule, RuleError, Rules, Until};

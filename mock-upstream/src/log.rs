@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -44,6 +45,17 @@ impl Outcome {
     pub fn is_cancelled(self) -> bool {
         matches!(self, Outcome::Reset | Outcome::ConnectionLost)
     }
+}
+
+/// What was answered about one blob or action, as far as an answer says something about each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is here: found, sent to its end, or stored as a whole.
+    Present,
+    /// It is not.
+    Missing,
+    /// Neither: this entry of a batch failed.
+    Failed(Code),
 }
 
 /// A rule took effect: the proof that a fault was there, and where.
@@ -96,6 +108,11 @@ pub struct Call {
     pub ended_at: Option<Duration>,
     /// Rules that took effect in it, in that order.
     pub fired: Vec<Firing>,
+    /// What was answered, true or not, about what it named. A Write of which less than all was said to be committed
+    /// tells nothing.
+    pub told: Vec<(Digest, Told)>,
+    /// The action result that was given, or acknowledged, encoded.
+    pub result: Option<Bytes>,
 }
 
 impl Call {
@@ -118,12 +135,23 @@ impl Call {
             arrived_at: Duration::ZERO,
             ended_at: None,
             fired: Vec::new(),
+            told: Vec::new(),
+            result: None,
         }
     }
 
     /// Whether a rule of this name took effect in it.
     pub fn met(&self, rule: &str) -> bool {
         self.fired.iter().any(|firing| firing.name == rule)
+    }
+
+    /// What was answered about this blob or action: the last word, if there are more.
+    pub fn told(&self, digest: &Digest) -> Option<Told> {
+        let words = self.told.iter().rev();
+        words
+            .copied()
+            .find(|(about, _)| about == digest)
+            .map(|(_, told)| told)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -285,6 +286,11 @@ impl Mock {
     /// Index that the next call will have: for [`Calls::since`].
     pub fn mark(&self) -> u64 {
         self.shared().log.next_index()
+    }
+
+    /// Time since it began, which is what the log counts in.
+    pub fn now(&self) -> Duration {
+        self.shared().log.now()
     }
 
     /// Waits until the log has `count` such calls.

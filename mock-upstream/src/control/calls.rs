@@ -11,7 +11,8 @@ use serde_json::{Value, json as object};
 
 use crate::control::query::Query;
 use crate::control::{Refusal, bad, json};
-use crate::log::{Call, Calls, Firing, Outcome};
+use crate::digest::Digest;
+use crate::log::{Call, Calls, Firing, Outcome, Told};
 use crate::mock::Mock;
 use crate::rule::code_name;
 
@@ -123,7 +124,17 @@ fn told_call(call: &Call) -> Value {
         "arrived_at_ms": ms(call.arrived_at),
         "ended_at_ms": call.ended_at.map(ms),
         "fired": call.fired.iter().map(told_firing).collect::<Vec<_>>(),
+        "told": call.told.iter().map(told_word).collect::<Vec<_>>(),
     })
+}
+
+fn told_word((about, told): &(Digest, Told)) -> Value {
+    let (word, code) = match told {
+        Told::Present => ("present", None),
+        Told::Missing => ("missing", None),
+        Told::Failed(code) => ("failed", Some(code_name::name(*code))),
+    };
+    object!({ "digest": about.to_string(), "word": word, "code": code })
 }
 
 fn told_firings(mock: &Mock, rule: Option<&str>) -> Value {

@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 
 use crate::call::CallHandle;
 use crate::digest::{Digest, check_function};
+use crate::log::Told;
 use crate::name::check_instance;
 use crate::rule::Act;
 use crate::script::Script;
@@ -42,11 +43,15 @@ impl ActionCache for Service {
                 .is_some()
         };
         let result = usable.filter(|_| !hidden());
-        let result = result.ok_or_else(|| Status::not_found(action.to_string()))?;
+        let result = result.ok_or_else(|| {
+            call.tell(&action, Told::Missing);
+            Status::not_found(action.to_string())
+        })?;
         self.evict_outputs(&script, instance, &result);
         let length = result.0.len();
         let result = ActionResult(script.altered(&action, result.0, length));
         script.answered();
+        call.tell_result(&action, &result.0);
         call.sent(result.0.len());
         Ok(Response::new(result))
     }
@@ -90,6 +95,7 @@ impl ActionCache for Service {
         }
         self.evict_outputs(&script, instance, &result);
         script.answered();
+        call.tell_result(&action, &result.0);
         Ok(Response::new(result))
     }
 }

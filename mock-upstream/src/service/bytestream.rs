@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::call::CallHandle;
 use crate::digest::Digest;
-use crate::log::Outcome;
+use crate::log::{Outcome, Told};
 use crate::name::Name;
 use crate::rule::Act;
 use crate::script::Script;
@@ -29,7 +29,10 @@ impl ByteStream for Service {
         let about = Some(&name.digest);
         let blob = self.shared.contents.lock().blob(&name.instance, &name.digest);
         let blob = blob.filter(|_| script.lies(about, |act| *act == Act::SayMissing).is_none());
-        let blob = blob.ok_or_else(|| Status::not_found(name.digest.to_string()))?;
+        let blob = blob.ok_or_else(|| {
+            call.tell(&name.digest, Told::Missing);
+            Status::not_found(name.digest.to_string())
+        })?;
         let size = name.digest.size_bytes();
         let offset = u64::try_from(request.read_offset)
             .ok()
@@ -54,6 +57,7 @@ impl ByteStream for Service {
         let chunk = self.shared.settings.lock().read_chunk_bytes.max(1);
         let rest = script.altered_in_pieces(&name.digest, rest, chunk);
         let answer = Answer {
+            digest: name.digest,
             rest,
             sent: 0,
             chunk,
@@ -117,6 +121,7 @@ impl ByteStream for Service {
         }
         if complete {
             committed = digest.size_bytes();
+            call.tell(&digest, Told::Present);
         }
         script.answered();
         Ok(Response::new(QueryWriteStatusResponse {
@@ -140,6 +145,7 @@ fn committed_size(script: &Script, truly: u64) -> i64 {
 
 /// What is left to send of a Read.
 struct Answer {
+    digest: Digest,
     rest: bytes::Bytes,
     sent: u64,
     chunk: usize,
@@ -157,6 +163,7 @@ impl Answer {
                 return Some((Err(status), self.ended()));
             }
             self.script.answered();
+            self.call.tell(&self.digest, Told::Present);
             return None;
         }
         let mut length = self.script.piece(self.chunk.min(self.rest.len()));
@@ -205,7 +212,7 @@ impl Upload<'_> {
                 contents.lock().abandon(name, owner);
                 script.end().await?;
                 script.answered();
-                return Ok(committed_size(&script, digest.size_bytes()));
+                return Ok(self.committed_size(&script, digest.size_bytes()));
             }
             if !begun {
                 contents.lock().begin(name, digest, start, owner)?;
@@ -221,7 +228,7 @@ impl Upload<'_> {
             script.paced(message.data.len()).await;
             script.bytes(received).await?;
             if script.ends_early(received) {
-                return Ok(committed_size(&script, received));
+                return Ok(self.committed_size(&script, received));
             }
             if message.finish_write {
                 script.end().await?;
@@ -231,7 +238,7 @@ impl Upload<'_> {
                     contents.lock().commit(name, &self.instance, *digest, owner)?;
                 }
                 script.answered();
-                return Ok(committed_size(&script, digest.size_bytes()));
+                return Ok(self.committed_size(&script, digest.size_bytes()));
             }
             next = messages.message().await?;
         }
@@ -239,6 +246,15 @@ impl Upload<'_> {
         script.end().await?;
         let committed = contents.lock().committed(name, digest);
         Ok(committed_size(&script, committed))
+    }
+
+    /// What is answered; all of it is an acknowledgement.
+    fn committed_size(&self, script: &Script, truly: u64) -> i64 {
+        let said = committed_size(script, truly);
+        if said == wire(self.digest.size_bytes()) {
+            self.call.tell(&self.digest, Told::Present);
+        }
+        said
     }
 
     fn check(&self, message: &WriteRequest, start: i64, received: u64) -> Result<(), Status> {

@@ -3,10 +3,11 @@ use proto::reapi::{self, batch_read_blobs_response, batch_update_blobs_response,
 use proto::rpc;
 use proto::wire::GetTreeResponse;
 use proto::wire::content_addressable_storage_server::ContentAddressableStorage;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::call::CallHandle;
 use crate::digest::{Digest, DigestError, check_function};
+use crate::log::Told;
 use crate::name::check_instance;
 use crate::rule::Act;
 use crate::script::Script;
@@ -44,6 +45,7 @@ impl ContentAddressableStorage for Service {
                 let hides = |act: &Act| matches!(act, Act::SayPresent | Act::EndEarly);
                 script.lies(Some(digest), hides).is_none()
             };
+            call.tell(digest, if missing { Told::Missing } else { Told::Present });
             missing.then(|| digest.to_wire())
         });
         let missing_blob_digests = missing.collect();
@@ -80,6 +82,7 @@ impl ContentAddressableStorage for Service {
         let max_blob = self.shared.settings.lock().max_blob_bytes;
         let mut responses = Vec::with_capacity(digests.len());
         for (entry, digest) in request.requests.into_iter().zip(digests) {
+            let about = digest.as_ref().ok().copied();
             let stored = digest.map_err(Status::from).and_then(|digest| {
                 if entry.compressor != compressor::Value::Identity as i32 {
                     return Err(invalid("no compressor is offered"));
@@ -96,6 +99,10 @@ impl ContentAddressableStorage for Service {
                 }
                 Ok(())
             });
+            if let Some(digest) = about {
+                let failed = |status: &Status| Told::Failed(status.code());
+                call.tell(&digest, stored.as_ref().err().map_or(Told::Present, failed));
+            }
             responses.push(batch_update_blobs_response::Response {
                 digest: entry.digest,
                 status: Some(entry_status(stored.err())),
@@ -126,6 +133,7 @@ impl ContentAddressableStorage for Service {
 
         let mut responses = Vec::with_capacity(digests.len());
         for (asked, digest) in request.digests.into_iter().zip(digests) {
+            let about = digest.as_ref().ok().copied();
             let found = digest.map_err(Status::from).and_then(|digest| {
                 let blob = self.shared.contents.lock().blob(&instance, &digest);
                 let hidden = || {
@@ -139,6 +147,9 @@ impl ContentAddressableStorage for Service {
                 let length = blob.len();
                 Ok(script.altered(&digest, blob, length))
             });
+            if let Some(digest) = about {
+                call.tell(&digest, told_of(&found));
+            }
             let (data, error) = match found {
                 Ok(data) => (data, None),
                 Err(status) => (bytes::Bytes::new(), Some(status)),
@@ -172,6 +183,7 @@ impl ContentAddressableStorage for Service {
         let max_message = self.shared.settings.lock().max_message_bytes;
         let directories = tree::walk(&self.shared.contents.lock(), instance, &root)?;
         if script.lies(Some(&root), |act| *act == Act::SayMissing).is_some() {
+            call.tell(&root, Told::Missing);
             return Err(Status::not_found(root.to_string()));
         }
         let mut pages = tree::pages(directories, &root, &request, max_message)?;
@@ -219,6 +231,15 @@ impl Service {
             )));
         }
         Ok(())
+    }
+}
+
+/// What the entry of a batch of reads says about its blob.
+fn told_of(found: &Result<bytes::Bytes, Status>) -> Told {
+    match found {
+        Ok(_) => Told::Present,
+        Err(status) if status.code() == Code::NotFound => Told::Missing,
+        Err(status) => Told::Failed(status.code()),
     }
 }
 

@@ -1,10 +1,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use h2::{Reason, SendStream};
-use mock_upstream::{After, Digest, Match, Mock, Outcome, method};
+use mock_upstream::{Act, After, Digest, Match, Mock, Outcome, Rule, Told, method};
 use prost::Message;
 use proto::bytestream::WriteRequest;
-use proto::reapi::{BatchReadBlobsRequest, BatchUpdateBlobsRequest, batch_update_blobs_request};
+use proto::reapi::{
+    BatchReadBlobsRequest, BatchUpdateBlobsRequest, FindMissingBlobsRequest, batch_update_blobs_request,
+};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -86,6 +88,53 @@ async fn the_log_tells_what_was_asked_and_how_it_ended() {
         1
     );
     assert_eq!(mock.mark(), 6);
+}
+
+#[tokio::test]
+async fn the_log_tells_what_was_answered_about_each_blob_true_or_not() {
+    let mock = Mock::builder().start();
+    let (kept, absent) = (mock.put_blob("", "kept"), Digest::of(b"absent"));
+    let mut client = Client::of(&mock);
+    let find = FindMissingBlobsRequest {
+        blob_digests: vec![kept.to_wire(), absent.to_wire()],
+        ..FindMissingBlobsRequest::default()
+    };
+    client.cas.find_missing_blobs(find.clone()).await.unwrap();
+    mock.add(Rule::new(Match::method(method::FIND_MISSING), Act::SayPresent));
+    client.cas.find_missing_blobs(find).await.unwrap();
+    client.read(&kept.read_name(""), 0, 0).await.unwrap();
+    client.read(&absent.read_name(""), 0, 0).await.unwrap_err();
+    let failing = Act::EntryStatus {
+        code: Code::Unavailable,
+    };
+    mock.add(Rule::new(Match::any().digest(&kept), failing));
+    let batch = BatchReadBlobsRequest {
+        digests: vec![kept.to_wire(), absent.to_wire()],
+        ..BatchReadBlobsRequest::default()
+    };
+    client.cas.batch_read_blobs(batch).await.unwrap();
+    let new = Digest::of(b"new");
+    let part = |uuid| vec![part(&new.write_name("", uuid), 0, b"new", true)];
+    let short = Act::CommittedSize { size: 1 };
+    mock.add(Rule::new(Match::method(method::WRITE), short).times(1));
+    client.write(part("u")).await.unwrap();
+    client.write(part("v")).await.unwrap();
+
+    mock.finished(Match::any(), 7).await;
+    let calls = mock.calls();
+    let told: Vec<_> = calls.iter().map(|call| call.told.clone()).collect();
+    let unavailable = Told::Failed(Code::Unavailable);
+    let expected = [
+        vec![(kept, Told::Present), (absent, Told::Missing)],
+        vec![(kept, Told::Present), (absent, Told::Present)],
+        vec![(kept, Told::Present)],
+        vec![(absent, Told::Missing)],
+        vec![(kept, unavailable), (absent, Told::Missing)],
+        vec![],
+        vec![(new, Told::Present)],
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(calls.first().unwrap().told(&absent), Some(Told::Missing));
 }
 
 #[tokio::test]

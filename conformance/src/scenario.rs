@@ -1,0 +1,61 @@
+//! Scenarios: one trouble, step by step, as data. What is expected is seen from outside: answers, bytes, Tier 2's log.
+//!
+//! A scenario is a TOML file in `scenarios/`; [`Scenario::parse`] reads it, [`run`] carries it out on a [`crate::site::Site`]. Beside what it
+//! expects, the oracle judges each of its calls. A new one needs no Rust.
+
+mod format;
+mod run;
+
+pub use format::{Scenario, ScenarioError};
+pub use run::{Outcome, run};
+
+/// Name and text of a file in `scenarios/`.
+macro_rules! file {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../scenarios/", $name, ".toml")))
+    };
+}
+
+/// The scenarios that ship with this crate. A test looks that no file is left out.
+const SHIPPED: &[(&str, &str)] = &[
+    file!("01-a-herd-costs-one-read"),
+    file!("02-first-bytes-come-early"),
+    file!("03-a-write-is-not-acknowledged-without-tier-2"),
+    file!("09-wrong-bytes-are-never-ok-and-never-kept"),
+    file!("10-a-flipped-bit-on-disk-is-never-served"),
+    file!("11-a-failing-disk-never-fails-a-read"),
+    file!("12-known-down-fails-at-once"),
+    file!("13-success-within-a-second-of-tier-2s-return"),
+    file!("18-a-client-that-leaves-costs-no-second-fetch"),
+    file!("19-the-empty-blob-is-everywhere"),
+    file!("faults-a-read-goes-on-where-it-was-cut"),
+];
+
+/// All scenarios that ship with this crate.
+///
+/// # Errors
+/// If one of them is none, which a test of this crate rules out.
+pub fn shipped() -> Result<Vec<Scenario>, ScenarioError> {
+    SHIPPED.iter().map(|(_, text)| Scenario::parse(text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_file_is_shipped_and_is_a_scenario_of_its_name() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+        let files: BTreeSet<String> = fs_err::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let shipped: BTreeSet<String> = SHIPPED.iter().map(|(name, _)| format!("{name}.toml")).collect();
+        assert_eq!(files, shipped);
+        for (name, text) in SHIPPED {
+            let scenario = Scenario::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(scenario.name, *name);
+        }
+    }
+}
