@@ -86,6 +86,8 @@ pub struct UploadMetrics {
     pub taken_over: IntCounter,
     /// Broken uploads whose bytes are kept for a while.
     pub kept_for_resume: IntGauge,
+    /// Uploads whose clients were silent and that gave their places to others.
+    pub gave_way: IntCounter,
 }
 
 /// The disk.
@@ -204,6 +206,10 @@ impl Metrics {
                 kept_for_resume: make.gauge(
                     "gorego_uploads_kept_for_resume",
                     "Broken uploads whose bytes are kept for a while.",
+                ),
+                gave_way: make.counter(
+                    "gorego_uploads_gave_way_total",
+                    "Silent uploads that gave their places to others.",
                 ),
             },
             tier1: Tier1Metrics {

@@ -4,6 +4,7 @@ mod action;
 mod bad;
 mod batch;
 mod contest;
+mod crowd;
 mod direct;
 mod error;
 mod feeder;
