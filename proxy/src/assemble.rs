@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::call::InstanceName;
 use crate::config::{self, Config, Repair, Tier1Write, Tier2Place, Upstream};
+use crate::descriptors;
 use crate::grpc::listener::{ListenerOptions, Server};
 use crate::grpc::{Edge, EdgeOptions};
 use crate::http_admin::Admin;
@@ -31,15 +32,14 @@ use crate::tiered::{
     Signs, Tiered, Touches, WhenDown, WriteOptions, Writes, time_slept,
 };
 
-/// Connections that clients may have at once. A few thousand build machines, each with a handful.
-const CONNECTIONS_MAX: usize = 10_000;
-
-/// What stands below a node: the disk and the way to Tier 2. A test replaces either.
+/// What stands below a node: the disk, the way to Tier 2, and what the system allows. A test replaces any.
 pub struct Ground {
     /// Where Tier 1 lives.
     pub disk: Arc<dyn Disk>,
     /// Makes connections to a remote Tier 2; `None` for those of the configuration.
     pub connector: Option<Box<dyn Connect>>,
+    /// Connections that clients may have at once.
+    pub connections_max: usize,
 }
 
 impl Default for Ground {
@@ -47,6 +47,7 @@ impl Default for Ground {
         Ground {
             disk: Arc::new(SystemDisk::new()),
             connector: None,
+            connections_max: descriptors::CONNECTIONS_MAX,
         }
     }
 }
@@ -168,7 +169,7 @@ impl Node {
         follow(&background, readiness.clone(), serving);
         let options = ListenerOptions {
             streams_max: config.limits.max_streams,
-            connections_max: CONNECTIONS_MAX,
+            connections_max: ground.connections_max,
             grace: config.shutdown.grace,
         };
         let stop_edge = CancellationToken::new();
@@ -302,18 +303,18 @@ pub async fn serve(config: Config) -> anyhow::Result<Ended> {
     let listener = bind(config.listen_addr, "listen_addr").await?;
     let admin_listener = bind(config.http_addr, "http_addr").await?;
     let addresses = (listener.local_addr()?, admin_listener.local_addr()?);
-    let node = Node::new(&config, Ground::default()).await?;
+    let ground = Ground {
+        connections_max: descriptors::connections(),
+        ..Ground::default()
+    };
+    let node = Node::new(&config, ground).await?;
     let mut signals = life::signals(&node.running.background)?;
     let admin = Admin {
         metrics: node.metrics.clone(),
         readiness: node.readiness.clone(),
     };
     let pages = admin.serve(admin_listener, node.running.background.stopping());
-    drop(node.running.background.spawn(async move {
-        if let Err(error) = pages.await {
-            tracing::error!(%error, "the pages for operators are gone");
-        }
-    }));
+    drop(node.running.background.spawn(pages));
     tracing::info!(grpc = %addresses.0, http = %addresses.1, "listening");
     let stop = node.running.stop_edge.clone();
     let edge = async { node.server.serve(listener, stop).await.cut };

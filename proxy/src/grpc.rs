@@ -23,6 +23,7 @@ mod method;
 mod panics;
 mod read_body;
 mod resource_name;
+mod room;
 mod services;
 mod status;
 mod tree;

@@ -1,5 +1,7 @@
 //! The operators' port: `/metrics`, `/livez`, `/readyz`. Plain HTTP, no state of its own.
 
+mod connections;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -35,13 +37,8 @@ impl Admin {
     }
 
     /// Serves the pages until `stop` fires.
-    ///
-    /// # Errors
-    /// If the listener fails for good.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        axum::serve(listener, self.router())
-            .with_graceful_shutdown(async move { stop.cancelled().await })
-            .await
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        connections::serve(listener, self.router(), stop).await;
     }
 }
 

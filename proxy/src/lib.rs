@@ -8,6 +8,7 @@ pub mod blob;
 pub mod call;
 pub mod cli;
 pub mod config;
+mod descriptors;
 pub mod digest;
 pub mod grpc;
 pub mod http_admin;

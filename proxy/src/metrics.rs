@@ -144,6 +144,8 @@ pub struct UploadMetrics {
     pub repairs: IntCounterVec,
     /// Bytes of those that tier 2 has again.
     pub repaired_bytes: IntCounter,
+    /// Uploads whose clients were silent and that gave their places to others.
+    pub gave_way: IntCounter,
 }
 
 /// The disk.
@@ -336,6 +338,10 @@ impl Metrics {
                 repaired_bytes: make.counter(
                     "gorego_repaired_bytes_total",
                     "Bytes of blobs that tier 2 has again.",
+                ),
+                gave_way: make.counter(
+                    "gorego_uploads_gave_way_total",
+                    "Silent uploads that gave their places to others.",
                 ),
             },
             tier1: Tier1Metrics {

@@ -8,6 +8,7 @@ mod batch;
 mod closure;
 mod complete;
 mod contest;
+mod crowd;
 mod direct;
 mod early;
 mod error;

@@ -67,6 +67,7 @@ async fn node(upstream: impl Connect) -> (Node, To) {
     let ground = Ground {
         disk: Arc::new(MemoryDisk::new()),
         connector: Some(Box::new(upstream)),
+        ..Ground::default()
     };
     let node = Node::new(&config, ground).await.unwrap();
     let here = To::default();

@@ -24,6 +24,7 @@ use super::messages::Messages;
 use super::metering::{Metered, MeteredBody};
 use super::method::Method;
 use super::panics::Caught;
+use super::room::{MESSAGE_ROOM_BYTES, Room};
 use super::services::Services;
 use super::{action_cache, bytestream, cas, tree};
 use crate::call::ShareGroups;
@@ -79,6 +80,7 @@ impl Edge {
             message_bytes_max: batch_bytes
                 .saturating_add(BATCH_FRAMING_BYTES)
                 .max(MESSAGE_BYTES_MAX),
+            room: Room::new(MESSAGE_ROOM_BYTES),
             routes,
         };
         let edge = Edge(Metered {
@@ -130,6 +132,7 @@ struct Dispatch {
     groups: ShareGroups,
     node_id: Arc<str>,
     message_bytes_max: usize,
+    room: Room,
     routes: Routes,
 }
 
@@ -168,7 +171,7 @@ impl Service<Request<Incoming>> for Dispatch {
 impl Dispatch {
     async fn answer(&self, method: Method, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let messages = Messages::new(body, self.message_bytes_max);
+        let messages = Messages::new(body, self.message_bytes_max, &self.room);
         let answer = async {
             let caller = Caller::new(parts, self.groups.clone(), &self.node_id)?;
             self.dispatch(method, &caller, messages).await

@@ -1,15 +1,23 @@
 //! Messages of a request, cut out of its body.
 //!
 //! Only bytes that arrived take room: the length that a frame declares is checked against the limit and reserves nothing.
-//! A message that came in one piece is not copied.
+//! A message that came in one piece is not copied. Those that come in more share a bounded room with all other calls'.
+
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use prost::Message;
+use tokio::time::timeout;
 use tonic::Status;
 
+use super::room::{GaveWay, Room, Share};
 use super::status::invalid;
+
+/// How long a client may take for the first message of a request. Without a deadline of its own, a client that says nothing
+/// would hold its call for ever.
+const FIRST_MESSAGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of the prefix that stands before every message: a flag for compression, and a length.
 pub(super) const PREFIX_BYTES: usize = 5;
@@ -22,7 +30,10 @@ pub(super) struct Messages<B> {
     chunk: Bytes,
     /// A message that came in more than one piece, as far as it is here.
     pieces: BytesMut,
+    /// Of the message that came in pieces, until the next is asked for.
+    share: Share,
     message_bytes_max: usize,
+    begun: bool,
 }
 
 impl<B> Messages<B>
@@ -30,22 +41,29 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// The messages of `body`, none longer than `message_bytes_max`.
-    pub(super) fn new(body: B, message_bytes_max: usize) -> Messages<B> {
+    pub(super) fn new(body: B, message_bytes_max: usize, room: &Room) -> Messages<B> {
         Messages {
             body,
             chunk: Bytes::new(),
             pieces: BytesMut::new(),
+            share: room.share(),
             message_bytes_max,
+            begun: false,
         }
     }
 
     /// The next message, decoded. `None` after the client's half-close.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT for what is no message; CANCELLED when the client went away.
+    /// INVALID_ARGUMENT for what is no message; CANCELLED when the client went away; DEADLINE_EXCEEDED if the first message
+    /// does not come; RESOURCE_EXHAUSTED if it comes so slowly that others need its room.
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub(super) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        if self.pieces.is_empty() {
+            // The message before has been worked on.
+            self.share.release();
+        }
         let Some(bytes) = self.next_bytes().await? else {
             return Ok(None);
         };
@@ -54,7 +72,7 @@ where
             .map_err(|error| invalid(format_args!("the message cannot be decoded: {error}")))
     }
 
-    /// The only message of the request.
+    /// The only message of the request. Its room is held for as long as this lives.
     ///
     /// # Errors
     /// As [`Messages::next`]; none and more than one are INVALID_ARGUMENT too.
@@ -70,11 +88,27 @@ where
     }
 
     async fn next_bytes(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.begun {
+            return self.following().await;
+        }
+        let first = timeout(FIRST_MESSAGE_PATIENCE, self.following()).await;
+        let first = first.map_err(|_elapsed| Status::deadline_exceeded("the request did not come"))?;
+        self.begun = true;
+        first
+    }
+
+    async fn following(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
-            if let Some(message) = self.cut()? {
+            if let Some(message) = self.cut().await? {
+                self.share.settle();
                 return Ok(Some(message));
             }
-            match self.body.frame().await {
+            let frame = tokio::select! { // both arms are cancel safe
+                biased;
+                () = self.share.gave_way() => return Err(gave_way(GaveWay)),
+                frame = self.body.frame() => frame,
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     // Trailers of a request mean nothing in gRPC.
                     if let Ok(data) = frame.into_data() {
@@ -91,7 +125,7 @@ where
     }
 
     /// Takes the next message out of what has arrived, if it is whole. Otherwise all of it moves to `pieces`.
-    fn cut(&mut self) -> Result<Option<Bytes>, Status> {
+    async fn cut(&mut self) -> Result<Option<Bytes>, Status> {
         if self.pieces.is_empty() && self.chunk.len() >= PREFIX_BYTES {
             let whole_bytes = PREFIX_BYTES + self.declared_bytes(&self.chunk)?;
             if self.chunk.len() >= whole_bytes {
@@ -100,11 +134,11 @@ where
                 return Ok(Some(message));
             }
         }
-        if !self.gather(PREFIX_BYTES) {
+        if !self.gather(PREFIX_BYTES).await? {
             return Ok(None);
         }
         let whole_bytes = PREFIX_BYTES + self.declared_bytes(&self.pieces)?;
-        if !self.gather(whole_bytes) {
+        if !self.gather(whole_bytes).await? {
             return Ok(None);
         }
         let mut message = std::mem::take(&mut self.pieces).freeze();
@@ -112,12 +146,16 @@ where
         Ok(Some(message))
     }
 
-    /// Moves bytes to `pieces` until there are `goal_bytes`, and says whether there are.
-    fn gather(&mut self, goal_bytes: usize) -> bool {
+    /// Moves bytes to `pieces` until there are `goal_bytes`, and says whether there are. Waits for room for them.
+    async fn gather(&mut self, goal_bytes: usize) -> Result<bool, Status> {
         let lacking = goal_bytes.saturating_sub(self.pieces.len());
-        let taken = self.chunk.split_to(lacking.min(self.chunk.len()));
-        self.pieces.extend_from_slice(&taken);
-        self.pieces.len() >= goal_bytes
+        let taken_bytes = lacking.min(self.chunk.len());
+        if taken_bytes > 0 {
+            let grown = self.share.grow(self.pieces.len() + taken_bytes).await;
+            grown.map_err(gave_way)?;
+            self.pieces.extend_from_slice(&self.chunk.split_to(taken_bytes));
+        }
+        Ok(self.pieces.len() >= goal_bytes)
     }
 
     /// Length of the message behind a prefix.
@@ -136,6 +174,10 @@ where
         }
         Ok(len)
     }
+}
+
+fn gave_way(_: GaveWay) -> Status {
+    Status::resource_exhausted("the request came slowly, and others needed its room")
 }
 
 #[cfg(test)]
@@ -173,7 +215,7 @@ mod tests {
 
     fn messages(bytes: &[u8], piece_bytes: usize) -> Messages<Pieces> {
         let pieces = bytes.chunks(piece_bytes).map(Bytes::copy_from_slice).collect();
-        Messages::new(Pieces(pieces), 100)
+        Messages::new(Pieces(pieces), 100, &Room::new(1000))
     }
 
     async fn all(mut messages: Messages<Pieces>) -> Result<Vec<Bytes>, Code> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 
+use super::crowd::Crowd;
 use super::resume::Kept;
 use super::session::{Name, Session};
 
@@ -13,6 +14,7 @@ use super::session::{Name, Session};
 pub(super) struct Names {
     by_name: HashMap<Name, Arc<Session>>,
     kept: Kept<Arc<Session>>,
+    crowd: Crowd,
     /// Whether a task ends what is kept when its time is up.
     pub(super) swept: bool,
     gauge: IntGauge,
@@ -23,6 +25,7 @@ impl Names {
         Names {
             by_name: HashMap::new(),
             kept: Kept::default(),
+            crowd: Crowd::default(),
             swept: false,
             gauge,
         }
@@ -70,6 +73,17 @@ impl Names {
     pub(super) fn reopen(&mut self, session: &Arc<Session>) {
         self.kept.take(|kept| Arc::ptr_eq(kept, session));
         self.count();
+    }
+
+    /// The open uploads that give way to newer ones, a few at a time: those whose clients have been silent for
+    /// longest, if they were for long enough.
+    pub(super) fn giving_way(&mut self, now: Instant) -> Vec<Arc<Session>> {
+        if !self.crowd.worth_a_look(now) {
+            return Vec::new();
+        }
+        let idle = self.by_name.values();
+        let idle = idle.filter_map(|session| Some((session.idle(now)?, session.clone())));
+        self.crowd.choose(idle, now)
     }
 
     /// Forgets what was kept long enough. Returns when to look again.

@@ -5,6 +5,7 @@ mod feeding;
 mod intake;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
@@ -222,6 +223,13 @@ impl Session {
         })
     }
 
+    /// How long its client has been silent, if it holds a place among the open uploads for that.
+    pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
+        let state = self.state.borrow();
+        let waits = state.permit.is_some() && !state.finished && state.outcome.is_none();
+        waits.then(|| state.tape.silent(now))
+    }
+
     /// How far it is.
     pub(super) fn progress(&self) -> Progress {
         self.state.borrow().progress()
@@ -273,7 +281,9 @@ impl State {
     /// A part is here and can be fed from its first byte, and what ended the upload, if anything, was not its own fault.
     fn can_resume(&self) -> bool {
         let faultless = match &self.outcome {
-            None | Some(Err(CallError::Tier2(_) | CallError::ShuttingDown)) => true,
+            None | Some(Err(CallError::Tier2(_) | CallError::ShuttingDown | CallError::Overloaded(_))) => {
+                true
+            }
             Some(_) => false,
         };
         faultless && self.tape.watermark() > 0 && !self.tape.is_full() && self.tape.is_whole()

@@ -121,6 +121,14 @@ impl Tape {
         now.saturating_duration_since(self.quiet_since)
     }
 
+    /// How long the client has sent nothing, if it is its turn: also when all bytes are here and only its word is lacking.
+    pub(super) fn silent(&self, now: Instant) -> Duration {
+        if self.is_full() {
+            return now.saturating_duration_since(self.quiet_since);
+        }
+        self.quiet(now)
+    }
+
     /// How long the present upstream stream has waited for the client, all in all.
     pub(super) fn starved(&self, now: Instant) -> Duration {
         self.feed

@@ -16,6 +16,9 @@ use crate::digest::Digest;
 /// place must not keep it from others. What came is kept for resuming, so a client that wakes up loses little.
 const QUIET_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Bytes that are taken at once. With what may be there already this is what an upload holds in memory at most.
+const PART_BYTES_MAX: usize = 256 * 1024;
+
 /// What became of bytes that a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
@@ -123,7 +126,22 @@ impl Upload {
 }
 
 impl Stream {
-    async fn push(&self, bytes: Bytes) -> Result<Pushed, CallError> {
+    /// A large message is taken in parts, so that what waits for Tier 2 does not depend on how clients cut their blobs.
+    async fn push(&self, mut bytes: Bytes) -> Result<Pushed, CallError> {
+        if bytes.len() <= PART_BYTES_MAX {
+            return self.push_part(bytes).await;
+        }
+        while !bytes.is_empty() {
+            // Copied: a part would keep all of its message in memory.
+            let part = bytes.split_to(bytes.len().min(PART_BYTES_MAX));
+            if self.push_part(Bytes::copy_from_slice(&part)).await? == Pushed::Acknowledged {
+                return Ok(Pushed::Acknowledged);
+            }
+        }
+        Ok(Pushed::Taken)
+    }
+
+    async fn push_part(&self, bytes: Bytes) -> Result<Pushed, CallError> {
         if !self.session.room(self.owner).await? {
             return Ok(Pushed::Acknowledged);
         }

@@ -28,8 +28,8 @@ use crate::tier2::{Tier2, Tier2Error};
 
 pub use super::status::WriteStatus;
 
-/// Uploads that are open or being committed at once. Each may hold 256 KiB and one message, so this bounds their memory
-/// to a few hundred MiB at the usual message sizes; a Bazel client has at most some hundred of them.
+/// Uploads that are open or being committed at once. Each may hold 512 KiB, so this bounds their memory to 1 GiB; a Bazel
+/// client has at most some hundred of them. What comes on top takes the places of those whose clients are silent.
 const UPLOADS_MAX: usize = 2048;
 
 /// How the write side behaves.
@@ -178,8 +178,25 @@ impl Inner {
         if self.tasks.stopping().is_cancelled() {
             return Err(CallError::ShuttingDown);
         }
-        let permit = self.open.clone().try_acquire_owned();
-        permit.map_err(|_| CallError::Overloaded("too many uploads at once"))
+        let admit = || self.open.clone().try_acquire_owned();
+        admit()
+            .or_else(|_full| {
+                self.make_way();
+                admit()
+            })
+            .map_err(|_| CallError::Overloaded("too many uploads at once"))
+    }
+
+    /// Ends uploads whose clients are silent. Their bytes are kept as if the clients had hung up.
+    fn make_way(&self) {
+        let mut names = self.names.lock();
+        for session in names.giving_way(Instant::now()) {
+            session.conclude(Err(CallError::Overloaded(
+                "the upload was silent, and gave way to others",
+            )));
+            self.contests.leave(&session);
+            self.metrics.gave_way.inc();
+        }
     }
 
     /// Begins a new upload, whatever had its name before.

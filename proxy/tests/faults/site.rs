@@ -57,6 +57,7 @@ impl Nodes {
         let ground = assemble::Ground {
             disk: Arc::new(disk.clone()),
             connector: Some(Box::new(Pipes(mock.clone()))),
+            ..assemble::Ground::default()
         };
         let node = Node::new(&config, ground).await.unwrap();
         node.tier1.loaded().await;

@@ -17,6 +17,7 @@ use mock_upstream::{Call, Digest, Mock, Settings, method};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use tempfile::TempDir;
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 
@@ -136,6 +137,13 @@ impl Site {
         Client::new(self.channel(), instance)
     }
 
+    /// The client's end of a connection on which nothing was said.
+    pub(crate) fn pipe(&self) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        self.node.server.attach(far);
+        near
+    }
+
     /// A connection, made when it is first used.
     pub(crate) fn channel(&self) -> Channel {
         let server = self.node.server.clone();
@@ -161,6 +169,34 @@ impl Site {
         while outlook.down_since().is_some() {
             outlook.changed().await;
         }
+    }
+
+    /// Once clients have left or fallen silent for good, no call, no upload, no fetch and no file of theirs is left. Needs
+    /// paused time.
+    pub(crate) async fn nothing_is_left(&self) {
+        // Longer than a fetch, a commit, a resume window, and the patience with who takes nothing.
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        self.node.tier1.settled().await;
+        let metrics = &self.node.metrics;
+        let calls = &metrics.calls.in_flight;
+        let calls = |method| calls.with_label_values(&[method]).get();
+        let left = [
+            ("flights", metrics.reads.flights.get()),
+            ("bad blobs", metrics.reads.bad_blobs.get()),
+            ("uploads", metrics.uploads.open.get()),
+            ("broken uploads", metrics.uploads.kept_for_resume.get()),
+            ("staged bytes", metrics.tier1.staged_bytes.get()),
+            ("writes", calls("ByteStream/Write")),
+            ("reads", calls("ByteStream/Read")),
+            ("batches", calls("ContentAddressableStorage/BatchUpdateBlobs")),
+            ("batch reads", calls("ContentAddressableStorage/BatchReadBlobs")),
+        ];
+        assert!(left.iter().all(|(_, count)| *count == 0), "{left:?}");
+        assert!(self.node.running.commits.is_empty() && self.node.running.flights.is_empty());
+        assert_eq!(
+            files_below(&self.dir.path().join("tier1/staging")),
+            [""; 0].map(PathBuf::from)
+        );
     }
 
     /// Blobs in Tier 1.

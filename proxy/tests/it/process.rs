@@ -2,6 +2,9 @@
 
 mod config;
 mod crash;
+mod crowd;
+mod floods;
+mod garbage;
 mod start;
 mod stop;
 
@@ -13,7 +16,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tonic::transport::Endpoint;
 
@@ -96,7 +100,27 @@ impl Binary {
 
     /// Starts it, and waits until its ports are open.
     async fn start(&self) -> Running {
-        let mut child = self.serve_command().spawn().unwrap();
+        self.started(self.serve_command()).await
+    }
+
+    /// The same where no more than so many files may be open.
+    async fn start_with_files(&self, files: u32) -> Running {
+        let serve = self.serve_command();
+        let serve = serve.as_std();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -n {files} && exec \"$0\" serve")])
+            .arg(serve.get_program())
+            .env_clear()
+            .envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(self.dir.path())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        self.started(command).await
+    }
+
+    async fn started(&self, mut command: Command) -> Running {
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut running = Running {
             child,
@@ -125,7 +149,8 @@ struct Running {
 impl Running {
     async fn next_line(&mut self) -> Option<&Value> {
         let next = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
-        let line = next.expect("a line of the log was due").unwrap()?;
+        let line = next.unwrap_or_else(|_elapsed| panic!("a line of the log was due after {:?}", self.log));
+        let line = line.unwrap()?;
         let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
         self.log.push(line);
         self.log.last()
@@ -158,6 +183,73 @@ impl Running {
     async fn client_of(&self, instance: &str) -> Client {
         let endpoint = Endpoint::new(format!("http://{}", self.grpc)).unwrap();
         Client::new(endpoint.connect().await.unwrap(), instance)
+    }
+
+    /// One value of `/metrics`, with the labels in its name.
+    async fn metric(&self, name: &str) -> u64 {
+        let page = self.page("/metrics").await;
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Asks until a metric is as wanted. Nobody else tells when it is.
+    async fn until(&self, name: &str, wanted: impl Fn(u64) -> bool) {
+        let asks = async { while !wanted(self.metric(name).await) {} };
+        let asked = tokio::time::timeout(PATIENCE, asks).await;
+        let last = self.metric(name).await;
+        assert!(asked.is_ok() || wanted(last), "{name} is {last}");
+    }
+
+    /// Status line, head and body of a page for operators.
+    async fn page(&self, path: &str) -> String {
+        let mut socket = TcpStream::connect(&self.http).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Memory that the process has for itself, in bytes.
+    fn memory_bytes(&self) -> u64 {
+        let status = fs_err::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let resident = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .unwrap();
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        kib * 1024
+    }
+
+    /// Asks until the process has given back all but so many bytes. The allocator keeps what is free for some seconds.
+    async fn gives_back(&self, but_bytes: u64) -> u64 {
+        let asks = async {
+            while self.memory_bytes() > but_bytes {
+                self.metric("gorego_flights").await;
+            }
+        };
+        let given = tokio::time::timeout(PATIENCE, asks).await;
+        let left = self.memory_bytes();
+        assert!(
+            given.is_ok() || left <= but_bytes,
+            "{left} bytes are left, not {but_bytes}"
+        );
+        left
+    }
+
+    /// Ends it, and finds in its log that it ended in order and that nothing panicked.
+    async fn ends_well(mut self) {
+        self.signal(Signal::TERM);
+        let (code, last) = self.ended().await;
+        assert_eq!(code, Some(0), "{last}");
+        let panics: Vec<_> = self
+            .log
+            .iter()
+            .filter(|line| line.to_string().contains("panic"))
+            .collect();
+        assert!(panics.is_empty(), "{panics:?}");
     }
 
     fn signal(&self, signal: Signal) {

@@ -180,34 +180,7 @@ async fn after(site: &Site, world: &World) {
         assert_eq!(code(client.write(blob).await), Code::Ok);
     }
     drop(client);
-    sleep(Duration::from_secs(300)).await;
-    site.node.tier1.settled().await;
-    let metrics = &site.node.metrics;
-    let left = [
-        ("flights", metrics.reads.flights.get()),
-        ("bad blobs", metrics.reads.bad_blobs.get()),
-        ("uploads", metrics.uploads.open.get()),
-        ("broken uploads", metrics.uploads.kept_for_resume.get()),
-        ("staged bytes", metrics.tier1.staged_bytes.get()),
-        (
-            "calls",
-            metrics
-                .calls
-                .in_flight
-                .with_label_values(&["ByteStream/Write"])
-                .get(),
-        ),
-        (
-            "calls",
-            metrics
-                .calls
-                .in_flight
-                .with_label_values(&["ByteStream/Read"])
-                .get(),
-        ),
-    ];
-    assert!(left.iter().all(|(_, count)| *count == 0), "{left:?}");
-    assert!(site.node.running.commits.is_empty() && site.node.running.flights.is_empty());
+    site.nothing_is_left().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,6 +164,17 @@ async fn a_silent_uploader_without_a_deadline_leaves_its_place_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_come_ends() {
+    // P10
+    let node = Node::new().await;
+    let mut client = node.byte_stream().await;
+    let begun = Instant::now();
+    let silent = futures::stream::pending::<WriteRequest>();
+    assert_eq!(code(client.write(silent).await), Code::DeadlineExceeded);
+    assert_eq!(begun.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_speak_http2_keeps_no_seat() {
     // P8
     let node = Node::new().await;

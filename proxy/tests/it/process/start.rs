@@ -1,10 +1,9 @@
 use bytes::Bytes;
 use mock_upstream::{Digest, Mock, method};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use super::{Binary, Running, output, own_address};
+use super::{Binary, output, own_address};
 use crate::client::code;
 use crate::harness::noise;
 
@@ -12,16 +11,6 @@ use crate::harness::noise;
 pub(super) async fn mock() -> Mock {
     let address = format!("{}:0", own_address());
     Mock::builder().start_tcp(&address).await.unwrap()
-}
-
-/// Status line and body of a page for operators.
-async fn page(node: &Running, path: &str) -> String {
-    let mut socket = TcpStream::connect(&node.http).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
-    answer
 }
 
 #[tokio::test]
@@ -33,7 +22,7 @@ async fn the_port_is_open_and_capabilities_are_told_while_tier_2_refuses_connect
     assert_eq!(client.capabilities().await.unwrap().digest_functions, [1]);
     let digest = Digest::of(b"content");
     assert_eq!(code(client.missing(&[digest]).await), Code::Unavailable);
-    assert!(page(&node, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(node.page("/livez").await.starts_with("HTTP/1.1 200"));
     mock.resume().await.unwrap();
     let of_blobs = |line: &serde_json::Value| line["service"] == "cas";
     node.logged_with("tier 2 is back", of_blobs).await;
@@ -51,12 +40,12 @@ async fn without_a_url_the_embedded_tier_2_is_used_and_a_line_says_so() {
     let blob = noise(100_000, 1);
     client.write(&blob).await.unwrap();
     assert_eq!(client.read(&Digest::of(&blob)).await.unwrap(), blob);
-    let metrics = page(&node, "/metrics").await;
+    let metrics = node.page("/metrics").await;
     assert!(
         metrics.contains(r#"gorego_calls_total{code="OK",method="ByteStream/Write"} 1"#),
         "{metrics}"
     );
-    assert!(page(&node, "/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(node.page("/readyz").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::blob::DigestMismatch;
+use crate::tiered::crowd::SILENCE;
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_reaches_both_tiers() {
@@ -292,4 +293,37 @@ async fn a_node_that_goes_down_ends_what_cannot_end_by_itself_and_commits_the_re
         node.resume(&open, "new", 0).await,
         Err(CallError::ShuttingDown)
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_uploads_give_their_places_to_newcomers_and_can_be_resumed() {
+    // P8, P10
+    let node = Node::new();
+    let blob = Blob::of_len(3 * CHUNK);
+    let mut silent = Vec::new();
+    for number in 0..UPLOADS_MAX - 1 {
+        let mut upload = node.begin(&blob, &format!("silent {number}")).await;
+        if number == 0 {
+            upload.push(blob.bytes.slice(..CHUNK)).await.unwrap();
+            tokio::time::sleep(SILENCE / 10).await;
+        }
+        silent.push(upload);
+    }
+    let busy_blob = Blob::of_len(3 * CHUNK + 1);
+    let mut busy = node.begin(&busy_blob, "busy").await;
+    tokio::time::sleep(SILENCE).await;
+    busy.push(busy_blob.bytes.slice(..CHUNK)).await.unwrap();
+    let newcomer = Blob::of_len(CHUNK);
+    node.upload(&newcomer, "newcomer").await.unwrap();
+    let gave_way = node.metrics.uploads.gave_way.get();
+    assert!((1..=64).contains(&gave_way), "{gave_way}");
+    let told = silent.remove(0).acknowledged().await;
+    assert!(matches!(told, Err(CallError::Overloaded(_))), "{told:?}");
+    busy.push(busy_blob.bytes.slice(CHUNK..)).await.unwrap();
+    busy.finish().await.unwrap();
+    let mut resumed = node.resume(&blob, "silent 0", CHUNK as u64).await.unwrap();
+    resumed.push(blob.bytes.slice(CHUNK..)).await.unwrap();
+    resumed.finish().await.unwrap();
+    drop(silent);
+    node.settles().await;
 }
