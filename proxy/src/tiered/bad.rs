@@ -54,6 +54,11 @@ impl BadBlobs {
             .is_some_and(|tried| tried.elapsed() < BAD_FOR)
     }
 
+    /// Whether no blob is bad, which is how it should be.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tried.lock().is_empty()
+    }
+
     /// A good copy was seen: a fetch that fits, or an upload that was read back.
     pub fn forgive(&self, key: &BlobKey) {
         let mut tried = self.tried.lock();

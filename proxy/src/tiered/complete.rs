@@ -82,6 +82,7 @@ impl Actions {
             }
         };
         let missing = writes.presence.missing_by(call, &all, freshness).await?;
+        let missing = self.0.writes.repair(call, missing).await;
         match missing.first() {
             Some(missing) => Err(Flaw::Missing(*missing).into()),
             None => Ok(()),

@@ -117,7 +117,8 @@ impl Presence {
             evidence.is_some_and(|sent_at| now.saturating_duration_since(sent_at) < freshness(digest))
         };
         let evidence = self.0.leases.evidence_for(&call.scope, &distinct);
-        let is_bad = |digest: &Digest| self.0.bad.is_bad(&call.blob(digest));
+        let none_bad = self.0.bad.is_empty();
+        let is_bad = |digest: &Digest| !none_bad && self.0.bad.is_bad(&call.blob(digest));
         let asked: Vec<Digest> = distinct
             .iter()
             .zip(evidence)
@@ -137,9 +138,12 @@ impl Presence {
             let not_before = now.checked_sub(strictest).unwrap_or(now);
             self.0.merge.missing(call, &asked, not_before).await?
         };
+        // One may have turned out bad meanwhile.
+        let is_bad = |digest: &Digest| self.0.bad.is_bad(&call.blob(digest));
+        let none_bad = self.0.bad.is_empty();
         Ok(distinct
             .into_iter()
-            .filter(|digest| missing.contains(digest) || is_bad(digest))
+            .filter(|digest| missing.contains(digest) || (!none_bad && is_bad(digest)))
             .collect())
     }
 

@@ -84,7 +84,7 @@ async fn a_part_of_a_blob_goes_on_at_its_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_is_begun_anew_once_with_what_was_staged() {
-    let site = Harness::new().start().await;
+    let site = Harness::new().set("cas.write_lease", "0s").start().await;
     let blob = noise(3 * MIB, 5);
     let digest = Digest::of(&blob);
     let write = || Match::write(&digest);

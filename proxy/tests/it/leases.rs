@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{join, join_all};
-use mock_upstream::{After, Digest, Match, method};
+use mock_upstream::{Act, After, Digest, Match, Rule, method};
 use tonic::Code;
 
 use crate::client::code;
@@ -258,4 +258,87 @@ async fn a_restarted_node_knows_no_leases() {
     let asked = questions(&site);
     assert_eq!(site.client().missing(&[digest]).await.unwrap(), []);
     assert_eq!(questions(&site), asked + 1);
+}
+
+/// Prints what it takes; how long depends on the machine.
+#[tokio::test]
+async fn questions_about_a_thousand_leased_blobs_are_answered_without_tier_2() {
+    const CALLS: u32 = 300;
+    let site = Harness::new().start().await;
+    let digests: Vec<Digest> = blobs(0..1000)
+        .into_iter()
+        .map(|blob| site.mock.put_blob("", blob))
+        .collect();
+    let client = site.client();
+    assert_eq!(client.missing(&digests).await.unwrap(), []);
+    let since = std::time::Instant::now();
+    for _ in 0..CALLS {
+        assert_eq!(client.missing(&digests).await.unwrap(), []);
+    }
+    let per_second = f64::from(CALLS) / since.elapsed().as_secs_f64();
+    println!("FindMissing(1000), all leased, one client, same thread: {per_second:.0} calls/s");
+    assert_eq!(questions(&site), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r3_missing_that_an_acknowledgement_overtook_is_asked_again_and_one_that_came_first_is_not() {
+    for acknowledged_first in [true, false] {
+        let site = Harness::new().start().await;
+        let (asks, writes) = (site.client(), site.client());
+        let blob = noise(MIB, 1);
+        let digest = Digest::of(&blob);
+        let question = Match::method(method::FIND_MISSING);
+        let held = site.mock.hold(question.clone(), After::Start);
+        // What Tier 2 found before it stored the blob.
+        site.mock.add(Rule::new(question, Act::SayMissing).times(1));
+        let digests = [digest];
+        let mut missing = pin!(asks.missing(&digests));
+        assert!(is_pending(&mut missing, Duration::from_millis(10)).await);
+        if acknowledged_first {
+            writes.write(&blob).await.unwrap();
+            a_moment().await;
+            held.release();
+            assert_eq!(missing.await.unwrap(), []);
+            assert_eq!(questions(&site), 2);
+            continue;
+        }
+        let commit = site.mock.hold(Match::write(&digest), After::End);
+        let mut write = pin!(writes.write(&blob));
+        assert!(is_pending(&mut write, Duration::from_millis(10)).await);
+        held.release();
+        assert_eq!(missing.await.unwrap(), [digest]);
+        assert_eq!(questions(&site), 1);
+        a_moment().await;
+        commit.release();
+        write.await.unwrap();
+        assert_eq!(asks.missing(&digests).await.unwrap(), []);
+        assert_eq!(questions(&site), 2, "nobody knew which was first");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn r3_present_that_an_absence_overtook_is_asked_again_and_one_that_came_first_is_ended_by_it() {
+    for absent_first in [true, false] {
+        let site = Harness::new().start().await;
+        let (asks, reads) = (site.client(), site.client());
+        let digest = Digest::of(b"evicted");
+        let question = Match::method(method::FIND_MISSING);
+        let held = site.mock.hold(question.clone(), After::Start);
+        // What Tier 2 found before it evicted the blob.
+        site.mock.add(Rule::new(question, Act::SayPresent).times(1));
+        let digests = [digest];
+        let mut missing = pin!(asks.missing(&digests));
+        assert!(is_pending(&mut missing, Duration::from_millis(10)).await);
+        if absent_first {
+            assert_eq!(code(reads.read(&digest).await), Code::NotFound);
+            a_moment().await;
+            held.release();
+            assert_eq!(missing.await.unwrap(), [digest]);
+        } else {
+            held.release();
+            assert_eq!(missing.await.unwrap(), [], "it was there when Tier 2 looked");
+            assert_eq!(code(reads.read(&digest).await), Code::NotFound);
+        }
+        assert_eq!(asks.missing(&digests).await.unwrap(), [digest]);
+    }
 }

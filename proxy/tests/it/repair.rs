@@ -4,6 +4,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join;
 use mock_upstream::{After, Digest, Match, method};
+use prost::Message as _;
+use proto::reapi;
 use tonic::Code;
 
 use crate::client::code;
@@ -153,6 +155,29 @@ async fn a_thousand_lost_blobs_are_repaired_within_one_question() {
     tokio::time::sleep(LEASE).await;
     assert_eq!(client.missing(&digests).await.unwrap(), []);
     assert_eq!(site.mock.counts().blobs, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r6_a_hit_whose_output_tier_2_lost_is_repaired_from_tier_1() {
+    let site = Harness::new().start().await;
+    let (client, blob) = (site.client(), noise(1000, 1));
+    let (digest, action) = (Digest::of(&blob), Digest::of(b"action"));
+    client.write(&blob).await.unwrap();
+    let result = reapi::ActionResult {
+        output_files: vec![reapi::OutputFile {
+            path: "out".to_owned(),
+            digest: Some(digest.to_wire()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let result = Bytes::from(result.encode_to_vec());
+    client.put_action(&action, &result).await.unwrap();
+    site.landed().await;
+    site.mock.evict("", &digest);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(client.action(&action).await.unwrap(), result);
+    assert_eq!(site.mock.blob("", &digest), Some(blob));
 }
 
 #[tokio::test(start_paused = true)]
