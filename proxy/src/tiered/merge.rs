@@ -3,7 +3,7 @@
 
 mod line;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -219,7 +219,7 @@ impl Shared {
     }
 
     /// Those of which nothing was heard while they waited that answers all who ask.
-    fn unknown(&self, call: &Call, digests: HashSet<Digest>, not_before: Instant) -> Vec<Digest> {
+    fn unknown(&self, call: &Call, digests: BTreeSet<Digest>, not_before: Instant) -> Vec<Digest> {
         let digests: Vec<Digest> = digests.into_iter().collect();
         let evidence = self.leases.evidence_for(&call.scope, &digests);
         let is_unknown = |evidence: &Option<Instant>| evidence.is_none_or(|sent_at| sent_at <= not_before);

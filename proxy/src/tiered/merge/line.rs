@@ -1,6 +1,6 @@
 //! Who shares a call with whom, and when it may go. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -31,7 +31,7 @@ pub(super) struct GroupId(u64);
 /// Questions that go in one call.
 pub(super) struct Group<W> {
     pub(super) kind: Kind,
-    pub(super) digests: HashSet<Digest>,
+    pub(super) digests: BTreeSet<Digest>,
     /// How many have asked.
     pub(super) askers: usize,
     /// Evidence sent after this answers all of them.
@@ -127,7 +127,7 @@ impl<W> Line<W> {
         let id = GroupId(self.last_id);
         let group = Group {
             kind: kind.clone(),
-            digests: HashSet::new(),
+            digests: BTreeSet::new(),
             askers: 0,
             not_before,
             waiting,
