@@ -52,6 +52,7 @@ pub(super) async fn uploads_first(
         return Ok(());
     }
     let missing = inner.presence.missing(call, &doubtful, Duration::ZERO).await?;
+    let missing = actions.0.writes.repair(call, missing).await;
     if !missing.is_empty() {
         return Err(CallError::MissingBlobs(missing.into()));
     }

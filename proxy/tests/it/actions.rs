@@ -77,7 +77,11 @@ async fn an_action_result_waits_for_the_uploads_that_it_names() {
 #[tokio::test(start_paused = true)]
 async fn an_action_result_waits_for_the_uploads_of_what_is_in_its_trees() {
     // P1, R16
-    let site = Harness::new().set("cas.write_lease", "0s").start().await;
+    let site = Harness::new()
+        .set("cas.write_lease", "0s")
+        .set("repair", "off")
+        .start()
+        .await;
     let file = noise(300_000, 1);
     let digest = Digest::of(&file);
     let root = reapi::Directory {

@@ -216,6 +216,49 @@ async fn with_leases_of_zero_every_hit_is_asked_about() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_tier_2_lost_and_tier_1_holds_is_repaired_and_the_hit_is_one() {
+    // R6
+    let site = Harness::new().start().await;
+    let planted = plant(&site.mock);
+    let whole = result(&[&planted.top], Some(&planted.tree), None);
+    assert_eq!(told(&site, &whole).await, Ok(whole.clone()));
+    // The Tree came here to be looked into, the file because somebody wanted it; the other file did not.
+    site.client().read(&planted.top).await.unwrap();
+    site.landed().await;
+    let lost = [planted.top, planted.tree];
+    for digest in &lost {
+        site.mock.evict("", digest);
+    }
+    assert_eq!(told(&site, &whole).await, Ok(whole.clone()));
+    assert!(lost.iter().all(|digest| site.mock.blob("", digest).is_some()));
+    for digest in [planted.top, planted.deep] {
+        site.mock.evict("", &digest);
+    }
+    assert_eq!(
+        told(&site, &whole).await,
+        Err(Code::NotFound),
+        "one is nowhere else"
+    );
+    assert!(
+        site.mock.blob("", &planted.top).is_some(),
+        "the other is there again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_repair_off_what_tier_2_lost_is_no_hit_though_tier_1_holds_it() {
+    // P3
+    let site = Harness::new().set("repair", "off").start().await;
+    let output = site.mock.put_blob("", "output");
+    let whole = result(&[&output], None, None);
+    site.client().read(&output).await.unwrap();
+    site.landed().await;
+    assert_eq!(told(&site, &whole).await, Ok(whole.clone()));
+    site.mock.evict("", &output);
+    assert_eq!(told(&site, &whole).await, Err(Code::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_kind_of_reference_counts() {
     // P3, AC-GET-05, AC-GET-06
     let site = Harness::new().start().await;

@@ -95,6 +95,26 @@ async fn an_eviction_in_tier_2_is_seen_through_every_node_after_the_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_one_node_holds_it_gives_back_to_tier_2_for_all() {
+    // P2, P3: whoever asks first finds it missing, until the node that has a copy is asked.
+    let mock = Mock::builder().start();
+    let sites = nodes(&mock, 2, Harness::new).await;
+    let [holder, other] = [&sites[0], &sites[1]].map(Site::client);
+    let blob = noise(1000, 1);
+    let (digest, action) = (Digest::of(&blob), Digest::of(b"action"));
+    holder.write(&blob).await.unwrap();
+    holder.put_action(&action, &result(&digest)).await.unwrap();
+    sites[0].landed().await;
+    assert!(mock.evict("", &digest));
+    sleep(AGES).await;
+    assert_eq!(other.missing(&[digest]).await.unwrap(), [digest]);
+    assert_eq!(code(other.action(&action).await), Code::NotFound);
+    assert_eq!(holder.action(&action).await.unwrap(), result(&digest));
+    assert_eq!(other.missing(&[digest]).await.unwrap(), []);
+    assert_eq!(other.action(&action).await.unwrap(), result(&digest));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_result_that_another_node_wrote_is_seen_after_the_lease_and_by_its_writer_at_once() {
     // R7, PXY-41
     let mock = Mock::builder().start();

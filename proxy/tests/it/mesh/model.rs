@@ -19,7 +19,10 @@ use crate::harness::{Harness, Site, noise};
 /// Cases in every run; a longer run says how many in `MODEL_CASES` (`just model`).
 const CASES: u32 = 200;
 
-const KEYS: usize = 3;
+const KEYS: usize = 2;
+
+/// `tier2.max_outage`.
+const MAX_OUTAGE: Duration = Duration::from_secs(3600);
 
 /// The time within which Tier 2's return is noticed (P6).
 const RETURN_NOTICED: Duration = Duration::from_secs(1);
@@ -36,7 +39,7 @@ enum Op {
     },
     Read {
         node: usize,
-        blob: usize,
+        blobs: u16,
     },
     Find {
         node: usize,
@@ -74,6 +77,42 @@ enum Op {
     Wait {
         seconds: u64,
     },
+}
+
+/// `tier2.when_down`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Fail,
+    ServeTier1,
+    Bypass,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Fail => "fail",
+            Mode::ServeTier1 => "serve_tier1",
+            Mode::Bypass => "bypass",
+        }
+    }
+
+    /// With what a call fails while Tier 2 is known to be down (P6, R13).
+    fn refusal(self, asked: Asked) -> Code {
+        match (self, asked) {
+            (Mode::Fail | Mode::ServeTier1, _) | (Mode::Bypass, Asked::Bytes) => Code::Unavailable,
+            (Mode::Bypass, Asked::Action) => Code::NotFound,
+            (Mode::Bypass, Asked::Missing | Asked::Store) => Code::FailedPrecondition,
+        }
+    }
+}
+
+/// What a call is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Action,
+    Missing,
+    Bytes,
+    Store,
 }
 
 /// The blobs and results that there are.
@@ -162,7 +201,9 @@ struct Mesh {
     sites: Vec<Option<Site>>,
     told: Vec<Told>,
     history: History,
-    is_down: bool,
+    mode: Mode,
+    /// Since when Tier 2 is known to be down.
+    down: Option<Instant>,
     step: usize,
 }
 
@@ -173,12 +214,14 @@ fn violated(promise: &str, what: impl Debug) -> Verdict {
 }
 
 impl Mesh {
-    async fn new(nodes: usize) -> Mesh {
+    async fn new(nodes: usize, mode: Mode) -> Mesh {
         let mock = Mock::builder().start();
         let mut sites = Vec::new();
         for _ in 0..nodes {
             // Room for the large blob a few times: Tier 1 evicts, too.
-            let harness = Harness::new().set("tier1.max_size", "1MiB");
+            let harness = Harness::new()
+                .set("tier1.max_size", "1MiB")
+                .set("tier2.when_down", mode.name());
             sites.push(Some(harness.start_over(mock.clone()).await));
         }
         Mesh {
@@ -187,7 +230,8 @@ impl Mesh {
             told: sites.iter().map(|_| Told::default()).collect(),
             sites,
             history: History::default(),
-            is_down: false,
+            mode,
+            down: None,
             step: 0,
         }
     }
@@ -220,13 +264,33 @@ impl Mesh {
         self.sites[node].as_ref().expect("it is in its place").client()
     }
 
-    /// A call failed. While Tier 2 is there none has a reason to, and an outage is no miss (P5, P6).
-    fn failed(&self, code: Code, what: impl Debug) -> Verdict {
-        match (self.is_down, code) {
-            (true, Code::Unavailable) => Ok(()),
-            (true, _) => violated("P5: an outage looks like something else", (code, what)),
-            (false, _) => violated("P6, P10: a call failed without a reason", (code, what)),
+    /// A call failed. While Tier 2 is there none has a reason to, and an outage is no miss but where that is the mode (P5, P6).
+    fn failed(&self, asked: Asked, code: Code, what: impl Debug) -> Verdict {
+        if self.down.is_none() {
+            return violated("P6, P10: a call failed without a reason", (code, what));
         }
+        if code != self.mode.refusal(asked) {
+            return violated("P5, P6: an outage looks like something else", (asked, code, what));
+        }
+        Ok(())
+    }
+
+    /// A call was answered. Says from which moment on what it rests on is judged: that of the outage, if there is one.
+    fn answered(&self, asked: Asked, what: impl Debug) -> Result<Instant, TestCaseError> {
+        let Some(since) = self.down else {
+            return Ok(Instant::now());
+        };
+        let is_served = match (self.mode, asked) {
+            (Mode::Fail, _) | (_, Asked::Store) | (Mode::Bypass, Asked::Action | Asked::Missing) => false,
+            (Mode::ServeTier1, Asked::Action | Asked::Missing) => {
+                since.elapsed() <= MAX_OUTAGE + RETURN_NOTICED
+            }
+            (Mode::ServeTier1 | Mode::Bypass, Asked::Bytes) => true,
+        };
+        if !is_served {
+            violated("P6: answered during an outage", (asked, what))?;
+        }
+        Ok(since)
     }
 
     /// What Tier 2 says of a blob's absence has to be so (P5).
@@ -234,7 +298,7 @@ impl Mesh {
         let digest = self.world.digests[blob];
         let now = self.now();
         self.told[node].said_absent(digest, now);
-        if self.is_down {
+        if self.down.is_some() {
             return violated("P5: absent during an outage", blob);
         }
         if self.mock.blob("", &digest).is_some() {
@@ -249,7 +313,11 @@ impl Mesh {
         match op {
             Op::Write { node, blob } => self.write(node % nodes, blob).await?,
             Op::WriteBatch { node, blobs } => self.write_batch(node % nodes, blobs).await?,
-            Op::Read { node, blob } => self.read(node % nodes, blob).await?,
+            Op::Read { node, blobs } => {
+                for blob in self.world.set(blobs) {
+                    self.read(node % nodes, blob).await?;
+                }
+            }
             Op::Find { node, blobs } => self.find(node % nodes, blobs).await?,
             Op::PutAction { node, key, result } => self.put_action(node % nodes, key, result).await?,
             Op::GetAction { node, key } => self.get_action(node % nodes, key).await?,
@@ -268,12 +336,7 @@ impl Mesh {
                 let result = self.world.results[result].0.clone();
                 self.mock.put_action("", &action(key), result);
             }
-            Op::Down => {
-                if !self.is_down {
-                    self.mock.suspend().await.expect("it was there");
-                    self.is_down = true;
-                }
-            }
+            Op::Down => self.down().await,
             Op::Up => self.up().await,
             Op::Restart { node } => self.restart(node % nodes).await,
             Op::Wait { seconds } => sleep(Duration::from_secs(seconds)).await,
@@ -282,11 +345,31 @@ impl Mesh {
         Ok(())
     }
 
+    async fn down(&mut self) {
+        if self.down.is_none() {
+            self.mock.suspend().await.expect("it was there");
+            let since = Instant::now();
+            for node in 0..self.sites.len() {
+                self.notices(node).await;
+            }
+            self.down = Some(since);
+        }
+    }
+
+    /// Lets a node meet the outage, by calls to both services that it cannot answer by itself.
+    async fn notices(&self, node: usize) {
+        let unheard_of = Digest::of(b"unheard of");
+        let client = self.client(node);
+        let _refused = client.missing(&[unheard_of]).await;
+        let _refused = client.action(&unheard_of).await;
+        sleep(RETURN_NOTICED).await;
+    }
+
     async fn up(&mut self) {
-        if self.is_down {
+        if self.down.is_some() {
             self.mock.resume().await.expect("it was away");
             sleep(RETURN_NOTICED).await;
-            self.is_down = false;
+            self.down = None;
             let now = self.now();
             for told in &mut self.told {
                 told.tier2_came_back(now);
@@ -300,6 +383,9 @@ impl Mesh {
             self.sites[node] = Some(stopped.start().await);
             let now = self.now();
             self.told[node].started(now);
+            if self.down.is_some() {
+                self.notices(node).await;
+            }
         }
     }
 
@@ -308,7 +394,7 @@ impl Mesh {
         self.look();
         match answer {
             Ok(_) => self.acknowledged(node, blob),
-            Err(status) => self.failed(status.code(), (node, blob)),
+            Err(status) => self.failed(Asked::Store, status.code(), (node, blob)),
         }
     }
 
@@ -319,13 +405,13 @@ impl Mesh {
         self.look();
         let codes = match answer {
             Ok(codes) => codes,
-            Err(status) => return self.failed(status.code(), (node, blobs)),
+            Err(status) => return self.failed(Asked::Store, status.code(), (node, blobs)),
         };
         for (blob, code) in blobs.into_iter().zip(codes) {
             if code == Code::Ok {
                 self.acknowledged(node, blob)?;
             } else {
-                self.failed(code, (node, blob))?;
+                self.failed(Asked::Store, code, (node, blob))?;
             }
         }
         Ok(())
@@ -333,10 +419,8 @@ impl Mesh {
 
     fn acknowledged(&self, node: usize, blob: usize) -> Verdict {
         let digest = &self.world.digests[blob];
-        if self.is_down {
-            return violated("P6: acknowledged during an outage", (node, blob));
-        }
-        if !self.told[node].may_acknowledge(&self.history, digest, Instant::now()) {
+        let now = self.answered(Asked::Store, (node, blob))?;
+        if !self.told[node].may_acknowledge(&self.history, digest, now) {
             return violated("P1: acknowledged, and Tier 2 has not got it", (node, blob));
         }
         Ok(())
@@ -345,10 +429,13 @@ impl Mesh {
     async fn read(&mut self, node: usize, blob: usize) -> Verdict {
         let answer = self.client(node).read(&self.world.digests[blob]).await;
         match answer {
-            Ok(bytes) if bytes == self.world.blobs[blob] => Ok(()),
+            Ok(bytes) if bytes == self.world.blobs[blob] => {
+                self.answered(Asked::Bytes, (node, blob))?;
+                Ok(())
+            }
             Ok(_) => violated("P4: other bytes", blob),
             Err(status) if status.code() == Code::NotFound => self.absent(node, blob),
-            Err(status) => self.failed(status.code(), (node, blob)),
+            Err(status) => self.failed(Asked::Bytes, status.code(), (node, blob)),
         }
     }
 
@@ -359,13 +446,17 @@ impl Mesh {
         self.look();
         let missing = match answer {
             Ok(missing) => missing,
-            Err(status) => return self.failed(status.code(), (node, blobs)),
+            Err(status) => return self.failed(Asked::Missing, status.code(), (node, blobs)),
         };
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let now = self.answered(Asked::Missing, (node, &blobs))?;
         for blob in blobs {
             let digest = &self.world.digests[blob];
             if missing.contains(digest) {
                 self.absent(node, blob)?;
-            } else if !self.told[node].may_say_present(&self.history, digest, Instant::now()) {
+            } else if !self.told[node].may_say_present(&self.history, digest, now) {
                 return violated("P2: present, and Tier 2 has not said so", (node, blob));
             }
         }
@@ -377,7 +468,7 @@ impl Mesh {
         let answer = self.client(node).put_action(&action(key), &encoded).await;
         self.look();
         match answer {
-            Ok(_) if self.is_down => violated("P6: acknowledged during an outage", (node, key)),
+            Ok(_) if self.down.is_some() => violated("P6: acknowledged during an outage", (node, key)),
             Ok(_) if self.mock.action("", &action(key)) != Some(encoded) => {
                 violated("P1: acknowledged, and Tier 2 has another", (node, key))
             }
@@ -386,14 +477,14 @@ impl Mesh {
                 self.told[node].renewed(key, now);
                 Ok(())
             }
-            Err(status) if status.code() == Code::FailedPrecondition && !self.is_down => {
+            Err(status) if status.code() == Code::FailedPrecondition && self.down.is_none() => {
                 if self.lacks_one(&refers_to) {
                     Ok(())
                 } else {
                     violated("P6: refused for the lack of what is there", (node, key))
                 }
             }
-            Err(status) => self.failed(status.code(), (node, key)),
+            Err(status) => self.failed(Asked::Store, status.code(), (node, key)),
         }
     }
 
@@ -413,24 +504,27 @@ impl Mesh {
                 };
                 self.hit(node, key, value).await
             }
-            Err(status) if status.code() == Code::NotFound => self.action_missed(node, key),
-            Err(status) => self.failed(status.code(), (node, key)),
+            Err(status) if status.code() == Code::NotFound && self.down.is_none() => {
+                self.action_missed(node, key)
+            }
+            Err(status) => self.failed(Asked::Action, status.code(), (node, key)),
         }
     }
 
     async fn hit(&mut self, node: usize, key: usize, value: usize) -> Verdict {
-        let now = Instant::now();
+        let now = self.answered(Asked::Action, (node, key))?;
         let told = &self.told[node];
         if !told.may_hit(&self.history, key, value, now) {
             return violated("R7: a result that was replaced longer ago", (node, key, value));
         }
         for blob in self.world.results[value].1.clone() {
             let (digest, told) = (self.world.digests[blob], &self.told[node]);
-            if !told.may_say_present(&self.history, &digest, now) {
+            let is_known = self.down.is_some() || told.may_say_present(&self.history, &digest, now);
+            if !is_known {
                 return violated("P3: a hit that refers to what is not there", (node, key, blob));
             }
-            // Without fresh evidence this node has the bytes itself.
-            if !told.is_fresh(&self.history, &digest, now) {
+            // Without fresh evidence, or without Tier 2, this node has the bytes itself.
+            if self.down.is_some() || !told.is_fresh(&self.history, &digest, now) {
                 let read = self.client(node).read(&digest).await;
                 if !read.is_ok_and(|bytes| bytes == self.world.blobs[blob]) {
                     return violated("P3: a hit that cannot be used", (node, key, blob));
@@ -441,9 +535,6 @@ impl Mesh {
     }
 
     fn action_missed(&mut self, node: usize, key: usize) -> Verdict {
-        if self.is_down {
-            return violated("P5: a miss during an outage", (node, key));
-        }
         let stored = self.mock.action("", &action(key));
         let value = self
             .world
@@ -468,21 +559,30 @@ fn action(key: usize) -> Digest {
 }
 
 /// Runs operations on fresh nodes, in virtual time.
-fn check(nodes: usize, ops: &[Op]) -> Verdict {
+fn check(nodes: usize, mode: Mode, ops: &[Op]) -> Verdict {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let mut mesh = Mesh::new(nodes).await;
+        let mut mesh = Mesh::new(nodes, mode).await;
+        // Other nodes were here before.
+        mesh.run(Op::Plant { blobs: u16::MAX }).await?;
+        for key in 0..KEYS {
+            mesh.run(Op::PlantAction { key, result: 1 + key }).await?;
+        }
         for op in ops {
             mesh.run(*op).await?;
         }
         // Whatever happened: with Tier 2 back, everything works at once.
         mesh.up().await;
         for node in 0..nodes {
-            mesh.run(Op::Read { node, blob: node }).await?;
+            mesh.run(Op::Read {
+                node,
+                blobs: 1 << node,
+            })
+            .await?;
             mesh.run(Op::WriteBatch {
                 node,
                 blobs: u16::MAX,
@@ -501,25 +601,32 @@ fn check(nodes: usize, ops: &[Op]) -> Verdict {
     })
 }
 
+/// One or two of them, some, or all.
+fn blobs() -> impl Strategy<Value = u16> {
+    let one = (0..9_u16).prop_map(|blob| 1 << blob);
+    let two = (0..9_u16, 0..9_u16).prop_map(|(one, other)| 1 << one | 1 << other);
+    prop_oneof![3 => one, 2 => two, 2 => any::<u16>(), 2 => Just(u16::MAX)]
+}
+
 fn op() -> impl Strategy<Value = Op> {
-    let (node, key, blob, result) = (0..3_usize, 0..KEYS, 0..9_usize, 0..5_usize);
-    let waits = prop::sample::select(vec![1_u64, 4, 6, 30, 59, 61, 240, 299, 301]);
+    let (node, key, result) = (0..3_usize, 0..KEYS, 0..5_usize);
+    let waits = prop::sample::select(vec![1_u64, 4, 6, 30, 59, 61, 61, 61, 180, 240, 299, 301]);
     prop_oneof![
-        3 => (node.clone(), blob.clone()).prop_map(|(node, blob)| Op::Write { node, blob }),
-        2 => (node.clone(), any::<u16>()).prop_map(|(node, blobs)| Op::WriteBatch { node, blobs }),
-        3 => (node.clone(), blob).prop_map(|(node, blob)| Op::Read { node, blob }),
-        4 => (node.clone(), any::<u16>()).prop_map(|(node, blobs)| Op::Find { node, blobs }),
-        4 => (node.clone(), key.clone(), result.clone())
+        2 => (node.clone(), 0..9_usize).prop_map(|(node, blob)| Op::Write { node, blob }),
+        2 => (node.clone(), blobs()).prop_map(|(node, blobs)| Op::WriteBatch { node, blobs }),
+        4 => (node.clone(), blobs()).prop_map(|(node, blobs)| Op::Read { node, blobs }),
+        4 => (node.clone(), blobs()).prop_map(|(node, blobs)| Op::Find { node, blobs }),
+        3 => (node.clone(), key.clone(), result.clone())
             .prop_map(|(node, key, result)| Op::PutAction { node, key, result }),
-        6 => (node.clone(), key.clone()).prop_map(|(node, key)| Op::GetAction { node, key }),
-        3 => any::<u16>().prop_map(|blobs| Op::Evict { blobs }),
+        9 => (node.clone(), key.clone()).prop_map(|(node, key)| Op::GetAction { node, key }),
+        3 => blobs().prop_map(|blobs| Op::Evict { blobs }),
         1 => key.clone().prop_map(|key| Op::EvictAction { key }),
-        2 => any::<u16>().prop_map(|blobs| Op::Plant { blobs }),
+        2 => blobs().prop_map(|blobs| Op::Plant { blobs }),
         2 => (key, result).prop_map(|(key, result)| Op::PlantAction { key, result }),
-        1 => Just(Op::Down),
-        2 => Just(Op::Up),
+        2 => Just(Op::Down),
+        1 => Just(Op::Up),
         1 => node.prop_map(|node| Op::Restart { node }),
-        4 => waits.prop_map(|seconds| Op::Wait { seconds }),
+        5 => waits.prop_map(|seconds| Op::Wait { seconds }),
     ]
 }
 
@@ -533,8 +640,13 @@ fn no_answer_of_any_node_is_other_than_the_promises_allow() {
         max_shrink_iters: 2000,
         ..Config::default()
     };
-    let cases = (1..4_usize, prop::collection::vec(op(), 1..40));
-    let run = TestRunner::new(config).run(&cases, |(nodes, ops)| check(nodes, &ops));
+    let mode = prop_oneof![
+        2 => Just(Mode::Fail),
+        1 => Just(Mode::ServeTier1),
+        1 => Just(Mode::Bypass),
+    ];
+    let cases = (1..4_usize, mode, prop::collection::vec(op(), 1..60));
+    let run = TestRunner::new(config).run(&cases, |(nodes, mode, ops)| check(nodes, mode, &ops));
     if let Err(failure) = run {
         panic!("{failure}");
     }
