@@ -1,5 +1,8 @@
 //! One combination, and how it is named, so that the name repeats it.
 
+use std::time::Duration;
+
+use mock_upstream::Rule;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use sha2::{Digest as _, Sha256};
@@ -33,6 +36,8 @@ pub enum Times {
     Once,
     /// Twice.
     Twice,
+    /// To whatever comes within a second or so: Tier 2 flaps.
+    Briefly,
     /// Until it is taken back.
     Lasting,
 }
@@ -64,22 +69,24 @@ impl Crowd {
 
 impl Times {
     /// All of them.
-    pub const ALL: [Times; 3] = [Times::Once, Times::Twice, Times::Lasting];
+    pub const ALL: [Times; 4] = [Times::Once, Times::Twice, Times::Briefly, Times::Lasting];
 
     fn name(self) -> &'static str {
         match self {
             Times::Once => "once",
             Times::Twice => "twice",
+            Times::Briefly => "briefly",
             Times::Lasting => "lasting",
         }
     }
 
-    /// As a rule counts.
-    pub(super) fn bound(self) -> Option<u64> {
+    /// The rule with its end. A flap is drawn once and is the same for all rules of a combination.
+    pub(super) fn bound(self, rule: Rule, flap: Duration) -> Rule {
         match self {
-            Times::Once => Some(1),
-            Times::Twice => Some(2),
-            Times::Lasting => None,
+            Times::Once => rule.times(1),
+            Times::Twice => rule.times(2),
+            Times::Briefly => rule.lasting(flap),
+            Times::Lasting => rule,
         }
     }
 }

@@ -28,6 +28,9 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Bytes that a blob has at least for its middle to be inside.
 const MIDDLE_FROM: u64 = 2;
 
+/// How long Tier 2 is in trouble when it flaps.
+const FLAP_MS: std::ops::RangeInclusive<u64> = 1..=1_500;
+
 /// Where proxies come from.
 #[async_trait]
 pub trait Ground: Send + Sync {
@@ -53,6 +56,8 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// From the end of the fault to the first success.
     pub recovery: Option<Duration>,
+    /// Whether a copy in Tier 2 was wrong twice, so that it may take longer.
+    pub wrong_twice: bool,
     /// The longest call under the fault.
     pub longest: Duration,
 }
@@ -62,6 +67,7 @@ impl Verdict {
         Verdict {
             outcome: Outcome::NotCounted(why.into()),
             recovery: None,
+            wrong_twice: false,
             longest: Duration::ZERO,
         }
     }
@@ -99,6 +105,7 @@ pub async fn run(ground: &dyn Ground, oracle: &Oracle, case: &Case) -> Verdict {
     Verdict {
         outcome: outcome(&trial.findings, fired),
         recovery,
+        wrong_twice: trial.was_wrong_twice(),
         longest,
     }
 }
@@ -138,6 +145,7 @@ fn set_rules(mock: &Mock, case: &Case, aim: Option<&Digest>, random: &mut StdRng
         Place::End => After::End,
     };
     let act = case.fault.act(random, size);
+    let flap = Duration::from_millis(random.random_range(FLAP_MS));
     let methods: Vec<&str> = if case.fault.is_on_connect() {
         vec![method::CONNECT]
     } else {
@@ -148,10 +156,7 @@ fn set_rules(mock: &Mock, case: &Case, aim: Option<&Digest>, random: &mut StdRng
         if let Some(aim) = aim.filter(|_| !case.fault.is_on_connect()) {
             wanted = wanted.digest(aim);
         }
-        let bounded = |rule: Rule| match case.times.bound() {
-            Some(times) => rule.times(times),
-            None => rule,
-        };
+        let bounded = |rule: Rule| case.times.bound(rule, flap);
         if case.fault.place() == Place::Middle {
             // What was sent so far arrives, and the middle is one to the proxy too.
             let pause = Rule::new(wanted.clone(), Act::Delay { ms: 1 })
@@ -293,17 +298,21 @@ impl Trial<'_> {
     /// A blob that was wrong twice is not tried again at once.
     fn recovery_bound(&self) -> Duration {
         let times = self.oracle.times;
+        if self.was_wrong_twice() {
+            times.forgiveness
+        } else {
+            times.recovery
+        }
+    }
+
+    fn was_wrong_twice(&self) -> bool {
         let wrong = ["flip_byte", "extra_bytes", "other_blob", "repeat_chunk"];
         let firings = self.site.mock().firings();
         let wrong = firings
             .iter()
             .filter(|firing| wrong.contains(&firing.act))
             .count();
-        if wrong >= 2 {
-            times.forgiveness
-        } else {
-            times.recovery
-        }
+        wrong >= 2
     }
 }
 

@@ -72,8 +72,10 @@ pub(super) async fn set(
         Call::Read | Call::Range => setting.reads(clients).await?,
         Call::Batch => setting.batches(clients).await?,
         Call::Find => setting.presence(clients).await?,
+        Call::Repair => setting.repairs(clients).await?,
         Call::Tree => setting.trees(clients).await?,
         Call::Write => setting.uploads(clients).await?,
+        Call::Early => setting.known_uploads(clients).await?,
         Call::Status => setting.statuses(clients).await?,
         Call::Update => setting.updates(clients).await?,
         Call::Get | Call::Hit => setting.actions(clients).await?,
@@ -214,6 +216,23 @@ impl Setting<'_> {
         Ok((vec![ask; clients], aim))
     }
 
+    /// What Tier 1 holds of these can be uploaded again.
+    async fn repairs(&mut self, clients: usize) -> Asked {
+        let digests: Vec<_> = (0..BATCH).map(|_| self.stored(1..300_000)).collect();
+        let held = match self.case.state {
+            State::Cold => 0,
+            State::Half => BATCH / 2,
+            State::Warm => BATCH,
+        };
+        self.warm(&digests[..held]).await?;
+        for digest in &digests {
+            self.mock().evict("", digest);
+        }
+        self.grow_old(self.times.lease).await?;
+        let aim = self.one_of(&digests[..held]);
+        Ok((vec![Ask::FindMissing { digests }; clients], aim))
+    }
+
     async fn trees(&mut self, clients: usize) -> Asked {
         let leaves: Vec<_> = (0..3).map(|_| self.directory(&[])).collect();
         let middle = [self.directory(&leaves[..2]), self.directory(&leaves[1..])];
@@ -298,6 +317,26 @@ impl Setting<'_> {
             asks.push(Ask::write(&blob));
         }
         Ok((asks, Some(Digest::of(&blob))))
+    }
+
+    /// Tier 2 said so, but not just now; and in one state it is no longer true.
+    async fn known_uploads(&mut self, clients: usize) -> Asked {
+        let digest = self.stored(1..2_000_000);
+        let blob = self.truth.blobs[&digest].clone();
+        if self.case.state == State::Warm {
+            self.warm(&[digest]).await?;
+        }
+        drop(
+            self.asks(Ask::FindMissing {
+                digests: vec![digest],
+            })
+            .await?,
+        );
+        if self.case.state == State::Half {
+            self.mock().evict("", &digest);
+        }
+        self.grow_old(self.times.write_lease).await?;
+        Ok(((0..clients).map(|_| Ask::write(&blob)).collect(), Some(digest)))
     }
 
     /// Uploads half, hangs up, and asks where to go on.

@@ -23,6 +23,8 @@ pub struct Summary {
     faults: Vec<String>,
     cells: BTreeMap<(String, Call), Tally>,
     recoveries: Vec<Duration>,
+    /// The same of blobs that Tier 2 had wrong twice.
+    forgiven: Vec<Duration>,
     longest: Option<(Duration, String)>,
     broken: Vec<(Case, Vec<String>)>,
 }
@@ -40,7 +42,12 @@ impl Summary {
             Outcome::Held(_) => {
                 cell.counted += 1;
                 cell.held += 1;
-                self.recoveries.extend(verdict.recovery);
+                let recoveries = if verdict.wrong_twice {
+                    &mut self.forgiven
+                } else {
+                    &mut self.recoveries
+                };
+                recoveries.extend(verdict.recovery);
             }
             Outcome::NotCounted(_) => {}
             Outcome::Broken(what) => {
@@ -103,13 +110,19 @@ impl Summary {
             all.held,
             all.tried - all.counted
         );
-        let mut recoveries = self.recoveries.clone();
-        recoveries.sort();
-        if let (Some(median), Some(worst)) = (recoveries.get(recoveries.len() / 2), recoveries.last()) {
-            let _ = writeln!(
-                text,
-                "first success after the fault: median {median:?}, worst {worst:?}"
-            );
+        for (what, recoveries) in [
+            ("first success after the fault", &self.recoveries),
+            ("first success after wrong bytes, twice", &self.forgiven),
+        ] {
+            let mut sorted = recoveries.clone();
+            sorted.sort();
+            if let (Some(median), Some(worst)) = (sorted.get(sorted.len() / 2), sorted.last()) {
+                let _ = writeln!(
+                    text,
+                    "{what}: median {median:?}, worst {worst:?} of {}",
+                    sorted.len()
+                );
+            }
         }
         if let Some((longest, id)) = &self.longest {
             let _ = writeln!(text, "longest call: {longest:?} ({id})");

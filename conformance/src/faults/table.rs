@@ -36,10 +36,14 @@ pub enum Call {
     Batch,
     /// FindMissingBlobs.
     Find,
+    /// FindMissingBlobs of what Tier 1 holds and Tier 2 has lost.
+    Repair,
     /// GetTree.
     Tree,
     /// ByteStream.Write.
     Write,
+    /// ByteStream.Write of what Tier 2 called present a while ago.
+    Early,
     /// BatchUpdateBlobs.
     Update,
     /// QueryWriteStatus beside the Write that it is about.
@@ -56,13 +60,15 @@ pub enum Call {
 
 impl Call {
     /// In the order of the columns.
-    pub const ALL: [Call; 12] = [
+    pub const ALL: [Call; 14] = [
         Call::Read,
         Call::Range,
         Call::Batch,
         Call::Find,
+        Call::Repair,
         Call::Tree,
         Call::Write,
+        Call::Early,
         Call::Update,
         Call::Status,
         Call::Get,
@@ -78,8 +84,10 @@ impl Call {
             Call::Range => "range",
             Call::Batch => "batch",
             Call::Find => "find",
+            Call::Repair => "repair",
             Call::Tree => "tree",
             Call::Write => "write",
+            Call::Early => "early",
             Call::Update => "update",
             Call::Status => "status",
             Call::Get => "get",
@@ -402,8 +410,8 @@ mod tests {
         assert!(error("x").starts_with("line 1: x has no place"));
         assert!(error("\nhnag@start x").starts_with("line 2: hnag is no act"));
         assert!(error("status=BUSY@start x").contains("BUSY is no variant of status"));
-        assert!(error("hang@start x").contains("1 cells, not 12"));
-        assert!(error("hang@start q q q q q q q q q q q q").contains("q is no reason"));
+        assert!(error("hang@start x").contains("1 cells, not 14"));
+        assert!(error("hang@start q q q q q q q q q q q q q q").contains("q is no reason"));
         assert!(error("on read Read").contains("Read is no method"));
         assert!(error("").contains("no line `on read`"));
     }

@@ -52,6 +52,9 @@ pub(super) struct Blob {
 #[serde(deny_unknown_fields)]
 pub(super) struct Action {
     pub(super) name: String,
+    /// The action whose key it has; its own if nothing is said.
+    #[serde(default)]
+    pub(super) key: Option<String>,
     #[serde(default)]
     pub(super) outputs: Vec<String>,
     #[serde(default)]
@@ -74,6 +77,8 @@ pub(super) enum Step {
     /// What Tier 2 stores, changed behind the proxy.
     Evict(Vec<String>),
     Put(Vec<String>),
+    /// Another result under the key of an action.
+    PutAction(PutAction),
     /// Other bytes under the digest of a blob.
     Plant(Plant),
     /// Holds calls of Tier 2; a release by name lets them go.
@@ -127,6 +132,13 @@ pub(super) struct Plant {
     pub(super) blob: String,
     /// Length of the bytes that are there instead.
     pub(super) bytes: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutAction {
+    pub(super) key: String,
+    pub(super) result: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -192,6 +204,9 @@ pub(super) struct Call {
     /// Blobs that have to be called missing; all others present.
     #[serde(default)]
     pub(super) missing: Option<Vec<String>>,
+    /// The action whose result has to come.
+    #[serde(default)]
+    pub(super) result: Option<String>,
     /// How long it may take, where time is virtual.
     #[serde(default)]
     pub(super) within_ms: Option<u64>,

@@ -110,7 +110,8 @@ impl<'a> Play<'a> {
                 .iter()
                 .filter_map(|name| blobs.get(name).map(|bytes| Digest::of(bytes)))
                 .collect();
-            let (key, result) = (action_key(&action.name), result_of(&action.name, &outputs));
+            let key = action_key(action.key.as_ref().unwrap_or(&action.name));
+            let result = result_of(&action.name, &outputs);
             if action.in_tier2 {
                 site.mock().put_action("", &key, result.clone());
             }
@@ -131,6 +132,11 @@ impl<'a> Play<'a> {
     fn bytes(&self, name: &str) -> Result<Bytes, Stop> {
         let found = self.blobs.get(name).cloned();
         found.ok_or_else(|| Stop::Failed(format!("there is no blob {name}")))
+    }
+
+    fn action(&self, name: &str) -> Result<(Digest, Bytes), Stop> {
+        let found = self.actions.get(name).cloned();
+        found.ok_or_else(|| Stop::Failed(format!("there is no action {name}")))
     }
 
     fn digest(&self, name: &str) -> Result<Digest, Stop> {
@@ -164,6 +170,10 @@ impl<'a> Play<'a> {
                 for name in names {
                     mock.put_blob("", self.bytes(name)?);
                 }
+            }
+            Step::PutAction(put) => {
+                let (key, _) = self.action(&put.key)?;
+                mock.put_action("", &key, self.action(&put.result)?.1);
             }
             Step::Plant(plant) => {
                 let digest = self.digest(&plant.blob)?;
@@ -230,14 +240,7 @@ impl<'a> Play<'a> {
 
     fn ask(&self, call: &Call) -> Result<Ask, Stop> {
         let blob = || self.bytes(call.blob.as_deref().unwrap_or_default());
-        let action = || {
-            let found = call
-                .action
-                .as_ref()
-                .and_then(|name| self.actions.get(name))
-                .cloned();
-            found.ok_or_else(|| Stop::Failed(format!("there is no action {:?}", call.action)))
-        };
+        let action = || self.action(call.action.as_deref().unwrap_or_default());
         Ok(match call.what {
             Do::Read | Do::Peek => Ask::Read {
                 digest: Digest::of(&blob()?),
@@ -318,6 +321,13 @@ impl<'a> Play<'a> {
                     && *missing != self.digests(names)?
                 {
                     return fails(&format!("expected {names:?} to be missing"));
+                }
+            }
+            Some(Ok(Answer::Action(result))) => {
+                if let Some(name) = &call.result
+                    && *result != self.action(name)?.1
+                {
+                    return fails(&format!("expected the result of {name}"));
                 }
             }
             Some(Ok(_) | Err(_)) | None => {}

@@ -9,9 +9,13 @@
 mod proxy;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use conformance::faults::{self, Case, Outcome, Table};
 use conformance::oracle::{Oracle, Promise};
+use conformance::scenario;
+use conformance::site::Attached;
+use mock_upstream::Mock;
 
 use crate::proxy::{Lie, Proxies};
 
@@ -108,4 +112,28 @@ async fn a_proxy_that_reads_a_blob_twice_for_one_herd_is_found_out() {
 async fn a_proxy_that_answers_with_an_old_action_result_is_found_out() {
     let wanted = |id: &str| id.starts_with("get.warm.") && id.contains("delay");
     finds(Lie::StaleAction, wanted, Promise::P3).await;
+}
+
+#[tokio::test]
+async fn a_proxy_at_an_address_is_judged_by_what_needs_no_hook() {
+    let played = |name: &'static str| async move {
+        let mock = Mock::builder().start();
+        let (address, _serving) = proxy::listening(&mock).await;
+        let site = Arc::new(Attached::at(&address, mock).unwrap());
+        let scenarios = scenario::shipped().unwrap();
+        let wanted = scenarios.iter().find(|scenario| scenario.name == name).unwrap();
+        scenario::run(site, &oracle(), wanted).await
+    };
+    let tells = played("06-a-not-found-ends-the-lease").await;
+    assert_eq!(tells, scenario::Outcome::Passed);
+    let needs_a_hook = played("10-a-flipped-bit-on-disk-is-never-served").await;
+    assert!(
+        matches!(needs_a_hook, scenario::Outcome::NotOffered(_)),
+        "{needs_a_hook:?}"
+    );
+    // It asks Tier 2 about everything, the empty blob included.
+    match played("19-the-empty-blob-is-everywhere").await {
+        scenario::Outcome::Failed(what) => assert!(what.contains("Unavailable"), "{what}"),
+        other => panic!("{other:?}"),
+    }
 }

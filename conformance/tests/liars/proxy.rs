@@ -29,8 +29,10 @@ use proto::wire::content_addressable_storage_server::{
 };
 use proto::wire::{ActionResult, GetTreeResponse, UpdateActionResultRequest};
 use proto::{reapi, rpc};
+use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tonic::transport::server::{Router, TcpIncoming};
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -65,16 +67,21 @@ pub(crate) struct Proxies(pub(crate) Option<Lie>);
 #[async_trait]
 impl Ground for Proxies {
     async fn start(&self, mock: Mock) -> Box<dyn Site> {
-        let proxy = Proxy(Arc::new(Inner {
-            lie: self.0,
-            tier2: Target::over(mock.channel(), ""),
-            flights: Mutex::default(),
-            begun: Mutex::default(),
-            actions: Mutex::default(),
-            behind: Mutex::default(),
-        }));
+        let proxy = Proxy::over(&mock, self.0);
         Box::new(ProxySite { proxy, mock })
     }
+}
+
+/// Serves an honest one at an address of its own, for as long as what is returned lives.
+pub(crate) async fn listening(mock: &Mock) -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("grpc://{}", listener.local_addr().unwrap());
+    let serve = Proxy::over(mock, None)
+        .router()
+        .serve_with_incoming(TcpIncoming::from(listener));
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { drop(serve.await) });
+    (address, serving)
 }
 
 struct ProxySite {
@@ -90,12 +97,8 @@ impl Site for ProxySite {
             let proxy = proxy.clone();
             async move {
                 let (near, far) = tokio::io::duplex(PIPE_BYTES);
-                let serve = Server::builder()
-                    .add_service(ByteStreamServer::new(proxy.clone()))
-                    .add_service(ContentAddressableStorageServer::new(proxy.clone()))
-                    .add_service(ActionCacheServer::new(proxy.clone()))
-                    .add_service(CapabilitiesServer::new(proxy.clone()))
-                    .serve_with_incoming(stream::iter([Ok::<_, io::Error>(far)]).chain(stream::pending()));
+                let accepted = stream::iter([Ok::<_, io::Error>(far)]).chain(stream::pending());
+                let serve = proxy.router().serve_with_incoming(accepted);
                 proxy
                     .0
                     .behind
@@ -172,6 +175,25 @@ fn parse(name: &str) -> Result<Digest, Status> {
 }
 
 impl Proxy {
+    fn over(mock: &Mock, lie: Option<Lie>) -> Proxy {
+        Proxy(Arc::new(Inner {
+            lie,
+            tier2: Target::over(mock.channel(), ""),
+            flights: Mutex::default(),
+            begun: Mutex::default(),
+            actions: Mutex::default(),
+            behind: Mutex::default(),
+        }))
+    }
+
+    fn router(&self) -> Router {
+        Server::builder()
+            .add_service(ByteStreamServer::new(self.clone()))
+            .add_service(ContentAddressableStorageServer::new(self.clone()))
+            .add_service(ActionCacheServer::new(self.clone()))
+            .add_service(CapabilitiesServer::new(self.clone()))
+    }
+
     fn lies(&self, lie: Lie) -> bool {
         self.0.lie == Some(lie)
     }

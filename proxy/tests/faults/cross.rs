@@ -145,6 +145,7 @@ fn judge(case: &Case) -> Verdict {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Verdict {
         outcome: Outcome::Broken(vec![format!("panicked: {}", message(&*panic))]),
         recovery: None,
+        wrong_twice: false,
         longest: Duration::ZERO,
     })
 }

@@ -41,23 +41,27 @@ const ROWS: [(u8, &str, &[Place]); 20] = [
     (
         4,
         "what Tier 1 has and Tier 2 lost reaches Tier 2 again",
-        &[WaitsFor("leases, repair")],
+        &[Scenario("04-what-tier-2-lost-reaches-it-again")],
     ),
     (
         5,
         "FindMissing after an eviction tells the truth or repairs",
-        &[WaitsFor("leases, repair")],
+        &[Scenario("05-after-an-eviction-the-truth-is-told")],
     ),
-    (6, "a NOT_FOUND ends the lease at once", &[WaitsFor("leases")]),
+    (
+        6,
+        "a NOT_FOUND ends the lease at once",
+        &[Scenario("06-a-not-found-ends-the-lease")],
+    ),
     (
         7,
         "a change of an action result in Tier 2 is seen within the lease",
-        &[WaitsFor("leases of action results")],
+        &[Scenario("07-a-newer-result-is-seen-within-the-lease")],
     ),
     (
         8,
         "a hit whose output was evicted is NOT_FOUND",
-        &[WaitsFor("completeness")],
+        &[Scenario("08-a-hit-without-its-output-is-not-found")],
     ),
     (
         9,
@@ -84,7 +88,11 @@ const ROWS: [(u8, &str, &[Place]); 20] = [
         "success within a second of Tier 2's return",
         &[Scenario("13-success-within-a-second-of-tier-2s-return")],
     ),
-    (14, "local hits reach Tier 2 as touches", &[WaitsFor("touches")]),
+    (
+        14,
+        "local hits reach Tier 2 as touches",
+        &[Scenario("14-local-hits-reach-tier-2")],
+    ),
     (
         15,
         "evicting 100,000 blobs stalls no write",
