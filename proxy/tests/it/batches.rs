@@ -102,3 +102,23 @@ async fn blobs_of_a_batch_join_a_fetch_that_is_in_the_air() {
     assert!(read.unwrap() == blob && batch == [Ok(blob)]);
     assert_eq!(site.upstream_reads(&digest), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn row_16_a_batch_with_one_miss_and_tier_2_down_still_returns_its_hits() {
+    // R13
+    let site = Harness::new().set("tier2.when_down", "serve_tier1").start().await;
+    let client = site.client();
+    let blobs = [1, 2].map(|seed| noise(1000, seed));
+    let [here, also_here] = [0, 1].map(|number| site.mock.put_blob("", blobs[number].clone()));
+    let far = site.mock.put_blob("", noise(1000, 3));
+    client.batch_read(&[here, also_here]).await.unwrap();
+    site.landed().await;
+    site.mock.suspend().await.unwrap();
+    let [one, other] = blobs;
+    // Also for the call that notices.
+    for _ in 0..2 {
+        let asked = [here, far, also_here];
+        let expected = [Ok(one.clone()), Err(Code::Unavailable), Ok(other.clone())];
+        assert_eq!(answers(&client, &asked).await, expected);
+    }
+}
