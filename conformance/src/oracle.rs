@@ -19,7 +19,7 @@ use mock_upstream::Digest;
 use serde::Deserialize;
 use tonic::{Code, Status};
 
-use crate::site::{Answer, Ask, Seen};
+use crate::site::{Answer, Ask, Seen, WhenDown};
 use evidence::Evidence;
 
 /// What a tiered cache promises. SEMANTICS of the node that this was written for has the sentences in full.
@@ -146,6 +146,8 @@ pub struct Oracle {
     pub times: Times,
     /// Whether P3 includes that every blob of a result is looked for.
     pub completeness: bool,
+    /// What it answers while Tier 2 is down.
+    pub when_down: WhenDown,
     /// Whether a fault that happens once, where it can be mended, is hidden from clients.
     pub mends: bool,
 }
@@ -156,6 +158,7 @@ impl Default for Oracle {
             promises: Promise::ALL.into(),
             times: Times::default(),
             completeness: true,
+            when_down: WhenDown::Fail,
             mends: true,
         }
     }
@@ -164,7 +167,7 @@ impl Default for Oracle {
 impl Oracle {
     /// What one call shows.
     pub fn judge(&self, seen: &Seen, truth: &Truth) -> Vec<Finding> {
-        let evidence = Evidence::new(seen, truth, self.times);
+        let evidence = Evidence::new(seen, truth, self.times, self.when_down);
         let mut findings = vec![self.ends(seen)];
         if let Some(answer) = &seen.answer {
             findings.extend(match &seen.ask {

@@ -32,9 +32,12 @@ const SHIPPED: &[(&str, &str)] = &[
     file!("12-known-down-fails-at-once"),
     file!("13-success-within-a-second-of-tier-2s-return"),
     file!("14-local-hits-reach-tier-2"),
+    file!("16-hits-of-a-batch-outlive-tier-2"),
     file!("18-a-client-that-leaves-costs-no-second-fetch"),
     file!("19-the-empty-blob-is-everywhere"),
     file!("faults-a-read-goes-on-where-it-was-cut"),
+    file!("when-down-bypass-lets-builds-go-on"),
+    file!("when-down-fail-refuses-hits-too"),
 ];
 
 /// All scenarios that ship with this crate.

@@ -44,6 +44,33 @@ pub enum DiskTrouble {
     None,
 }
 
+/// What a proxy answers while its Tier 2 is known to be down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenDown {
+    /// UNAVAILABLE, whatever Tier 1 has.
+    #[default]
+    Fail,
+    /// What Tier 1 has, and what was known before.
+    ServeTier1,
+    /// As a cache that has nothing and takes nothing, so that builds go on.
+    Bypass,
+}
+
+impl WhenDown {
+    /// All of them.
+    pub const ALL: [WhenDown; 3] = [WhenDown::Fail, WhenDown::ServeTier1, WhenDown::Bypass];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            WhenDown::Fail => "fail",
+            WhenDown::ServeTier1 => "serve_tier1",
+            WhenDown::Bypass => "bypass",
+        }
+    }
+}
+
 /// The site has no such hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the site has no hook for {0}")]
@@ -57,6 +84,11 @@ pub trait Site: Send + Sync {
 
     /// The Tier 2 behind it.
     fn mock(&self) -> &Mock;
+
+    /// How it was told to behave while Tier 2 is down.
+    fn when_down(&self) -> WhenDown {
+        WhenDown::Fail
+    }
 
     /// Whether its time is the runtime's, which is paused. If so, times are asserted; if not, they are reported.
     fn has_virtual_time(&self) -> bool {

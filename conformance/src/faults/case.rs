@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use sha2::{Digest as _, Sha256};
 
 use crate::faults::table::{Call, Cell, Fault, Table};
+use crate::site::WhenDown;
 
 /// What Tier 1 holds of what the call is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +134,16 @@ impl Case {
         hasher.update([self.call as u8, self.state as u8, self.crowd as u8]);
         let drawn = usize::from(hasher.finalize()[0]) % Times::ALL.len();
         self.times == Times::ALL[drawn]
+    }
+
+    /// How the proxy is told to behave while Tier 2 is down: most are left as they are.
+    pub fn when_down(&self) -> WhenDown {
+        let mut hasher = Sha256::new();
+        hasher.update(b"when_down");
+        hasher.update(self.seed.to_le_bytes());
+        hasher.update(self.id());
+        let drawn = usize::from(hasher.finalize()[0]) % (WhenDown::ALL.len() + 1);
+        WhenDown::ALL.get(drawn).copied().unwrap_or_default()
     }
 
     /// Randomness of its own.

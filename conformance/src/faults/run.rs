@@ -14,7 +14,7 @@ use crate::faults::case::{Case, State};
 use crate::faults::stage::{self, Stage, StageError};
 use crate::faults::table::{Call, Place};
 use crate::oracle::{Finding, Oracle, Promise, Truth};
-use crate::site::{Answer, Ask, Client, Seen, Site};
+use crate::site::{Answer, Ask, Client, Seen, Site, WhenDown};
 
 /// What the log calls the fault.
 const FAULT: &str = "fault";
@@ -34,8 +34,8 @@ const FLAP_MS: std::ops::RangeInclusive<u64> = 1..=1_500;
 /// Where proxies come from.
 #[async_trait]
 pub trait Ground: Send + Sync {
-    /// A proxy that knows nothing yet, over this mock.
-    async fn start(&self, mock: Mock) -> Box<dyn Site>;
+    /// A proxy that knows nothing yet, over this mock, and told so to behave while it is down, if that can be told.
+    async fn start(&self, mock: Mock, when_down: WhenDown) -> Box<dyn Site>;
 }
 
 /// What became of a combination.
@@ -82,7 +82,11 @@ pub async fn run(ground: &dyn Ground, oracle: &Oracle, case: &Case) -> Verdict {
     if early {
         set_rules(&mock, case, None, &mut random);
     }
-    let site = ground.start(mock).await;
+    let site = ground.start(mock, case.when_down()).await;
+    let oracle = &Oracle {
+        when_down: site.when_down(),
+        ..oracle.clone()
+    };
     let stage = match stage::set(&*site, case, oracle.times, &mut random).await {
         Ok(stage) => stage,
         Err(StageError::NotOffered(hook)) => return Verdict::not_counted(hook.to_string()),

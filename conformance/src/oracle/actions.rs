@@ -26,7 +26,7 @@ pub(super) fn action(
         Err(status) if status.code() == Code::NotFound => {
             let given = evidence.given(key, evidence.times.action_lease);
             let unusable = || given.iter().any(|raw| is_unusable(evidence, raw));
-            let kept = evidence.said_missing(key) || unusable();
+            let kept = evidence.said_missing(key) || unusable() || evidence.is_bypassed(key);
             return vec![Finding::of(Promise::P5, kept, || {
                 format!("{:?} was NOT_FOUND, and tier 2 did not say so", evidence.seen.ask)
             })];

@@ -11,7 +11,7 @@ use mock_upstream::{Call, Calls, Digest, Outcome, Told, method};
 use tonic::{Code, Status};
 
 use crate::oracle::{Finding, Promise, Times, Truth, name};
-use crate::site::Seen;
+use crate::site::{Ask, Seen, WhenDown};
 
 /// Acts that make bytes wrong. A short stream is not among them: it is known to be short.
 const WRONG_BYTES: [&str; 4] = ["extra_bytes", "flip_byte", "other_blob", "repeat_chunk"];
@@ -24,17 +24,19 @@ pub(super) struct Evidence<'a> {
     pub(super) seen: &'a Seen,
     pub(super) truth: &'a Truth,
     pub(super) times: Times,
+    when_down: WhenDown,
     /// Calls that had ended when the client asked.
     past: BTreeSet<u64>,
 }
 
 impl<'a> Evidence<'a> {
-    pub(super) fn new(seen: &'a Seen, truth: &'a Truth, times: Times) -> Evidence<'a> {
+    pub(super) fn new(seen: &'a Seen, truth: &'a Truth, times: Times, when_down: WhenDown) -> Evidence<'a> {
         let ended = seen.before.iter().filter(|call| call.outcome != Outcome::Open);
         Evidence {
             seen,
             truth,
             times,
+            when_down,
             past: ended.map(|call| call.index).collect(),
         }
     }
@@ -108,7 +110,13 @@ impl<'a> Evidence<'a> {
                 && (self.met_wrong_bytes() || self.met_nonsense())
         };
         let missing = code == Code::NotFound && may_be_missing;
-        let kept = code == Code::Unavailable || missing || own() || self.was_given(code);
+        // Clients do not repeat it. Readers are not turned away so: Tier 1 may have the bytes.
+        let reads = matches!(
+            self.seen.ask,
+            Ask::Read { .. } | Ask::BatchRead { .. } | Ask::GetTree { .. }
+        );
+        let turned_away = code == Code::FailedPrecondition && self.when_down == WhenDown::Bypass && !reads;
+        let kept = code == Code::Unavailable || missing || turned_away || own() || self.was_given(code);
         Finding::of(Promise::P5, kept, || {
             format!("{} was not tier 2's word: {}", name(code), what())
         })
@@ -144,6 +152,11 @@ impl<'a> Evidence<'a> {
                         && (other || says_missing(later, key))
                 })
         })
+    }
+
+    /// Whether a miss may stand for an outage: Tier 2 gave nothing meanwhile, and that is how it was told to be.
+    pub(super) fn is_bypassed(&self, key: &Digest) -> bool {
+        self.when_down == WhenDown::Bypass && !self.meanwhile().any(|call| gave(call, key).is_some())
     }
 
     /// Results that Tier 2 gave or took, and that may be answered for so long.

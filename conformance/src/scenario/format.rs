@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use tonic::Code;
 
 use crate::oracle::Promise;
-use crate::site::{DiskTrouble, Spoil};
+use crate::site::{DiskTrouble, Spoil, WhenDown};
 
 /// A scenario that was read.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Scenario {
     pub title: String,
     /// What it follows from.
     pub promises: Vec<Promise>,
+    /// How the proxy has to be told to behave while Tier 2 is down.
+    #[serde(default)]
+    pub when_down: WhenDown,
     #[serde(default, rename = "blob")]
     pub(super) blobs: Vec<Blob>,
     #[serde(default, rename = "action")]

@@ -48,6 +48,17 @@ impl From<NotOffered> for Stop {
 
 /// Carries out a scenario on a site that nobody else uses.
 pub async fn run(site: Arc<dyn Site>, oracle: &Oracle, scenario: &Scenario) -> Outcome {
+    let wanted = scenario.when_down;
+    if site.when_down() != wanted {
+        return Outcome::NotOffered(format!(
+            "the site does not {} while tier 2 is down",
+            wanted.name()
+        ));
+    }
+    let oracle = &Oracle {
+        when_down: wanted,
+        ..oracle.clone()
+    };
     let mut play = Play::new(site.clone(), oracle, scenario);
     for (number, step) in (1..).zip(&scenario.steps) {
         match play.step(step).await {

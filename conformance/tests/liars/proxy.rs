@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use conformance::Target;
 use conformance::faults::Ground;
-use conformance::site::{NotOffered, Site, fresh_name, upload};
+use conformance::site::{NotOffered, Site, WhenDown, fresh_name, upload};
 use futures::future::{BoxFuture, Shared};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
@@ -66,7 +66,7 @@ pub(crate) struct Proxies(pub(crate) Option<Lie>);
 
 #[async_trait]
 impl Ground for Proxies {
-    async fn start(&self, mock: Mock) -> Box<dyn Site> {
+    async fn start(&self, mock: Mock, _when_down: WhenDown) -> Box<dyn Site> {
         let proxy = Proxy::over(&mock, self.0);
         Box::new(ProxySite { proxy, mock })
     }

@@ -73,7 +73,7 @@ impl Run {
                 failed += 1;
             }
             if covering.is_empty() && failed <= FAILURES_SHOWN || self.only.is_some() {
-                println!("\nFAILED {id}");
+                println!("\nFAILED {id} (when_down: {})", case.when_down().name());
                 for line in what {
                     println!("    {line}");
                 }

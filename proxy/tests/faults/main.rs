@@ -128,7 +128,11 @@ fn main() -> ExitCode {
 /// Plays a scenario, and says how it went.
 fn plays(scenario: &scenario::Scenario) -> bool {
     let outcome = paused().block_on(async {
-        let node = Nodes::default().node(Mock::builder().start()).await;
+        let node = Nodes {
+            when_down: scenario.when_down,
+        }
+        .node(Mock::builder().start())
+        .await;
         scenario::run(Arc::new(node), &Oracle::default(), scenario).await
     });
     match outcome {

@@ -101,7 +101,7 @@ const ROWS: [(u8, &str, &[Place]); 20] = [
     (
         16,
         "a batch with one miss and Tier 2 down returns its hits",
-        &[WaitsFor("the mode serve_tier1")],
+        &[Scenario("16-hits-of-a-batch-outlive-tier-2")],
     ),
     (
         17,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use conformance::faults::Ground;
-use conformance::site::{DiskTrouble, NotOffered, Site, Spoil};
+use conformance::site::{DiskTrouble, NotOffered, Site, Spoil, WhenDown};
 use gorego::assemble::{self, Node};
 use gorego::tier2::remote::{BoxIo, Connect};
 use gorego::{config, life};
@@ -27,10 +27,10 @@ const PIPE_BYTES: usize = 128 * 1024;
 /// Given to calls in flight when a node is taken down.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Nodes with a configuration of defaults, but for these fields.
-#[derive(Clone, Debug, Default)]
+/// Nodes with a configuration of defaults but for one field.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Nodes {
-    pub(crate) fields: Vec<(&'static str, String)>,
+    pub(crate) when_down: WhenDown,
 }
 
 impl Nodes {
@@ -39,7 +39,7 @@ impl Nodes {
         let disk = FailingDisk::new();
         let node = self.on(dir.path(), &disk, &mock).await;
         NodeSite {
-            nodes: self.clone(),
+            nodes: *self,
             mock,
             dir,
             disk,
@@ -48,11 +48,11 @@ impl Nodes {
     }
 
     async fn on(&self, dir: &Path, disk: &FailingDisk, mock: &Mock) -> Node {
-        let mut fields = vec![
+        let fields = [
             ("tier1.dir", dir.join("tier1").to_str().unwrap().to_owned()),
             ("tier2.url", "grpc://mock:1".to_owned()),
+            ("tier2.when_down", self.when_down.name().to_owned()),
         ];
-        fields.extend(self.fields.clone());
         let config = config::load(None, std::iter::empty(), &fields).unwrap().config;
         let ground = assemble::Ground {
             disk: Arc::new(disk.clone()),
@@ -67,8 +67,8 @@ impl Nodes {
 
 #[async_trait]
 impl Ground for Nodes {
-    async fn start(&self, mock: Mock) -> Box<dyn Site> {
-        Box::new(self.node(mock).await)
+    async fn start(&self, mock: Mock, when_down: WhenDown) -> Box<dyn Site> {
+        Box::new(Nodes { when_down }.node(mock).await)
     }
 }
 
@@ -119,6 +119,10 @@ impl Site for NodeSite {
 
     fn mock(&self) -> &Mock {
         &self.mock
+    }
+
+    fn when_down(&self) -> WhenDown {
+        self.nodes.when_down
     }
 
     fn has_virtual_time(&self) -> bool {
