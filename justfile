@@ -18,6 +18,10 @@ test *args:
 model cases="10000":
     MODEL_CASES={{ cases }} cargo test -p gorego --test it mesh::model
 
+# How soon a node notices that Tier 2 is back, and how soon calls fail meanwhile: real times, printed and never judged.
+recovery rounds="50":
+    RECOVERY_ROUNDS={{ rounds }} cargo test -p gorego --test it process::recovery -- --nocapture
+
 # Format, lints, documentation and dependency policy: warnings are errors.
 check:
     cargo fmt --all --check
