@@ -26,6 +26,7 @@ pub struct Summary {
     /// The same of blobs that Tier 2 had wrong twice.
     forgiven: Vec<Duration>,
     longest: Option<(Duration, String)>,
+    held: Vec<Case>,
     broken: Vec<(Case, Vec<String>)>,
 }
 
@@ -42,6 +43,7 @@ impl Summary {
             Outcome::Held(_) => {
                 cell.counted += 1;
                 cell.held += 1;
+                self.held.push(case.clone());
                 let recoveries = if verdict.wrong_twice {
                     &mut self.forgiven
                 } else {
@@ -67,6 +69,11 @@ impl Summary {
     /// Combinations that showed something.
     pub fn counted(&self) -> usize {
         self.cells.values().map(|cell| cell.counted).sum()
+    }
+
+    /// Combinations in which nothing was broken that counted.
+    pub fn held(&self) -> &[Case] {
+        &self.held
     }
 
     /// Combinations in which something was broken, each with what.

@@ -70,7 +70,8 @@ impl Fetch {
     ///
     /// # Errors
     /// What Tier 2 answered; for a broken stream only after the resumes are used up. Before the first byte there is
-    /// nothing to resume: whoever holds the connections has tried its best by then.
+    /// nothing to resume: whoever holds the connections has tried its best by then. A stream that ends well without one is
+    /// known here alone, and is a broken one.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Tier2Error> {
         while !self.rest.is_empty() {
             match self.step().await {
@@ -137,7 +138,8 @@ impl Fetch {
             | Tier2Error::DeadlineExceeded
             | Tier2Error::Aborted => false,
         };
-        if !broken || !self.had_bytes || self.resumes >= RESUMES_MAX {
+        let begun = self.had_bytes || matches!(error, Tier2Error::Short);
+        if !broken || !begun || self.resumes >= RESUMES_MAX {
             return Err(error);
         }
         let pause = PAUSE * 2_u32.pow(self.resumes);

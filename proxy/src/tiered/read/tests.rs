@@ -263,6 +263,26 @@ async fn a_broken_stream_is_resumed_at_its_byte_and_the_client_sees_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_well_before_its_first_byte_is_begun_anew() {
+    let harness = Harness::new().await;
+    let bytes = noise(1000);
+    let digest = harness.plant(bytes.clone());
+    harness
+        .tier2
+        .plan_reads([ReadPlan::BreakAt(0, Tier2Error::Short)]);
+    assert_eq!(harness.read(&digest).await.unwrap(), bytes);
+    assert_eq!(harness.tier2.count("read"), 2);
+    // Not for ever.
+    let other = harness.plant(noise(2000));
+    harness
+        .tier2
+        .plan_reads(vec![ReadPlan::BreakAt(0, Tier2Error::Short); 10]);
+    let answer = harness.read(&other).await;
+    assert!(matches!(answer, Err(CallError::Tier2(Tier2Error::Short))));
+    assert_eq!(harness.tier2.count("read"), 2 + 6);
+}
+
+#[tokio::test(start_paused = true)]
 async fn resumes_without_progress_end_with_the_true_code_and_keep_nothing() {
     let harness = Harness::new().await;
     let bytes = noise(3 * MIB);
