@@ -199,6 +199,25 @@ impl Silence {
     }
 }
 
+/// The connection on which a request went, for a sender who may find that nothing is taken there. Travels in the request's
+/// extensions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seat(Arc<Mutex<Option<Arc<Connection>>>>);
+
+impl Seat {
+    pub(super) fn take(&self, connection: &Arc<Connection>) {
+        *self.0.lock() = Some(connection.clone());
+    }
+
+    /// Takes the connection out of use, whatever else is heard on it: answers come while no upload gets through, if
+    /// Tier 2 grants no more room for bytes. What is open on it goes on.
+    pub(super) fn retire(&self) {
+        if let Some(connection) = &*self.0.lock() {
+            connection.retired.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The body of an answer: an error if it stalls, or ends without a status.
 #[derive(Debug)]
 pub(super) struct Reply {

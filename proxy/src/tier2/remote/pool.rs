@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 use super::connect::{BoxIo, Connect};
-use super::connection::{Connection, Patience, Reply, SendError, Silence};
+use super::connection::{Connection, Patience, Reply, Seat, SendError, Silence};
 use super::failure::{ConnectError, TransportError};
 use crate::metrics::Tier2Metrics;
 use crate::task::TaskGroup;
@@ -118,7 +118,8 @@ impl Pool {
         self.shared.losses.clone()
     }
 
-    /// A gRPC service over the connections of one class. Takes its [`Patience`] from the request's extensions.
+    /// A gRPC service over the connections of one class. Takes its [`Patience`] from the request's extensions, and a [`Seat`]
+    /// that is to be told of the connection.
     pub(super) fn lane(&self, class: Class) -> Lane {
         Lane {
             pool: self.clone(),
@@ -133,8 +134,10 @@ impl Pool {
         mut request: Request<Body>,
     ) -> Result<Response<Reply>, TransportError> {
         let patience: Patience = request.extensions_mut().remove().unwrap_or_default();
+        let seat: Seat = request.extensions_mut().remove().unwrap_or_default();
         for _ in 0..SENDS_MAX {
             let connection = self.connection(class, patience.only_while_up).await?;
+            seat.take(&connection);
             match connection.send(request, patience).await {
                 Ok(response) => return Ok(response),
                 Err(SendError::Failed(error)) => return Err(error),

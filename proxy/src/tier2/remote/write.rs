@@ -22,7 +22,7 @@ use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 use uuid::Uuid;
 
-use super::connection::Patience;
+use super::connection::{Patience, Seat};
 use super::failure::{TransportError, answered, refused, tier2_error};
 use super::pool::Class;
 use super::{CONNECTIONS_TRIED_MAX, MESSAGE_BYTES_MAX, Remote, names, within};
@@ -111,7 +111,8 @@ struct Failed {
 async fn upload(remote: &Remote, call: &Call, digest: &Digest, source: &mut Source) -> Result<Ack, Failed> {
     let opened_at = Instant::now();
     let (sender, receiver) = mpsc::channel(1);
-    let mut answer = exchange(remote, call, receiver);
+    let seat = Seat::default();
+    let mut answer = exchange(remote, call, receiver, seat.clone());
     let name = names::write_name(&remote.instances.upstream(&call.instance), digest, Uuid::new_v4());
     let last_sent_at = OnceLock::new();
     let mut feeding = Feed {
@@ -158,6 +159,9 @@ async fn upload(remote: &Remote, call: &Call, digest: &Digest, source: &mut Sour
         }
     };
     let begun = feeding.begun;
+    if matches!(error, Err(Tier2Error::Stalled)) {
+        seat.retire();
+    }
     Err(match error {
         Ok(status) => Failed {
             refused: refused(&status),
@@ -350,6 +354,7 @@ fn exchange(
     remote: &Remote,
     call: &Call,
     receiver: mpsc::Receiver<Message>,
+    seat: Seat,
 ) -> oneshot::Receiver<Result<i64, Status>> {
     let (mut sender, answer) = oneshot::channel();
     let messages = Messages {
@@ -357,7 +362,8 @@ fn exchange(
         data: Bytes::new(),
         complete: false,
     };
-    let request = request(remote, call, Body::new(messages));
+    let mut request = request(remote, call, Body::new(messages));
+    request.extensions_mut().insert(seat);
     let pool = remote.pool.clone();
     let stop = remote.tasks.stopping();
     let answering = async move {

@@ -274,6 +274,33 @@ async fn a_tier_2_that_takes_no_bytes_is_a_stall() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_upload_follows_one_that_stalled_onto_its_connection() {
+    // P10, R12: the connection answers all the while, and yet takes no bytes.
+    let harness = Harness::with(|options| options.connections = 1);
+    let (large, small) = (blob(4 * MIB), blob(3));
+    let answered = async {
+        let stuck = harness.peer.call("Write").await;
+        let other = harness.peer.call("Write").await;
+        other.answer(&committed(3));
+        stuck
+    };
+    let (stuck, other, call) = tokio::join!(
+        write(&harness, &large, one_piece(&large)),
+        write(&harness, &small, one_piece(&small)),
+        answered,
+    );
+    assert!(matches!(stuck, Err(Tier2Error::Stalled)), "{stuck:?}");
+    other.unwrap();
+    assert_eq!(harness.peer.dialed(), 1);
+    let (next, ()) = tokio::join!(write(&harness, &small, one_piece(&small)), async {
+        harness.peer.call("Write").await.answer(&committed(3));
+    });
+    next.unwrap();
+    assert_eq!(harness.peer.dialed(), 2);
+    drop(call);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_midway_is_passed_on_at_once() {
     let harness = Harness::new();
     let blob = blob(MIB);
