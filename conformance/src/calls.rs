@@ -312,11 +312,11 @@ impl Target {
     /// What the server says of its cache.
     ///
     /// # Errors
-    /// [`Stop::Failed`] if it says nothing.
+    /// [`Stop::NotOffered`] if it says nothing, which a check of its own judges.
     pub async fn cache(&self) -> Result<reapi::CacheCapabilities, Stop> {
         let all = self.server_capabilities().await.due("GetCapabilities")?;
         all.cache_capabilities
-            .ok_or_else(|| Stop::Failed("cache_capabilities is absent".into()))
+            .ok_or_else(|| Stop::NotOffered("cache_capabilities is absent".into()))
     }
 
     /// The announced limit of a batch, or nothing where none is announced that a check can use.
@@ -429,7 +429,7 @@ impl Target {
     /// Whether the server says that it takes action results.
     ///
     /// # Errors
-    /// [`Stop::Failed`] if it says nothing.
+    /// [`Stop::NotOffered`] if it says nothing.
     pub async fn updates_enabled(&self) -> Result<bool, Stop> {
         let cache = self.cache().await?;
         Ok(cache

@@ -146,6 +146,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_id_has_either_a_check_or_the_reason_why_there_is_none() {
+        let checks: BTreeSet<&str> = crate::checks::all().iter().map(|check| check.id).collect();
+        let neither: Vec<_> = all()
+            .filter(|(id, requirement)| checks.contains(id) == requirement.none.is_some())
+            .map(|(id, _)| id)
+            .collect();
+        assert_eq!(neither, Vec::<&str>::new(), "in neither, or in both");
+        let unknown: Vec<_> = checks.iter().filter(|id| find(id).is_none()).collect();
+        assert_eq!(unknown, Vec::<&&str>::new(), "checks that the catalogue lacks");
+    }
+
+    #[test]
     fn ids_are_numbered_without_a_gap_and_sentences_end() {
         for section in sections() {
             let expected: Vec<String> = (1..=section.requirements.len())

@@ -3,11 +3,14 @@
 mod action_contents;
 mod action_read;
 mod action_update;
+mod asset;
 mod batch_read;
 mod batch_update;
 mod bytestream;
 mod capabilities;
+mod chunks;
 mod codes;
+mod compressed;
 mod digests;
 mod instances;
 mod metadata;
@@ -73,6 +76,9 @@ pub fn all() -> Vec<Check> {
         action_update::CHECKS,
         action_contents::CHECKS,
         codes::CHECKS,
+        compressed::CHECKS,
+        chunks::CHECKS,
+        asset::CHECKS,
     ]
     .concat()
 }

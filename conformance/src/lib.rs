@@ -12,6 +12,7 @@ pub mod connect;
 pub mod deviations;
 pub mod faults;
 pub mod oracle;
+pub mod properties;
 pub mod raw;
 pub mod report;
 pub mod runner;

@@ -12,7 +12,7 @@ use conformance::check::{Check, Outcome};
 use conformance::connect::Options;
 use conformance::deviations::Deviations;
 use conformance::report::Report;
-use conformance::{Target, checks};
+use conformance::{Target, checks, properties};
 use tonic::metadata::{Ascii, MetadataKey};
 
 /// Checks a Remote Execution API cache from outside. Exit code 0 only if no MUST failed that is not a known deviation.
@@ -52,6 +52,12 @@ struct Arguments {
     /// Fails on SHOULD, MAY, DE-FACTO and DERIVED too.
     #[arg(long)]
     strict: bool,
+    /// Tries each property with so many random inputs as well.
+    #[arg(long, default_value_t = 0)]
+    properties: u32,
+    /// Of the random inputs: the same seed draws the same.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Writes the report as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -102,7 +108,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let started = std::time::Instant::now();
     let mut progress = Progress::new(checks.len());
     let tell = |check: &Check, outcome: &Outcome| progress.tell(check, outcome);
-    let results = conformance::run_and_tell(Arc::new(target), checks, tell).await;
+    let results = conformance::run_and_tell(Arc::new(target.clone()), checks, tell).await;
     progress.end();
     let report = Report::new(&results, &known);
     let report = if arguments.strict {
@@ -111,15 +117,40 @@ async fn main() -> anyhow::Result<ExitCode> {
         report.lenient()
     };
     print!("{}", report.text());
+    let hold = properties_hold(&target, arguments.properties, arguments.seed).await?;
     println!("in {:.1} s", started.elapsed().as_secs_f64());
     write(arguments.json.as_deref(), || format!("{:#}\n", report.json()))?;
     write(arguments.junit.as_deref(), || report.junit())?;
     write(arguments.markdown.as_deref(), || report.markdown(endpoint))?;
-    Ok(if report.is_good() {
+    Ok(if report.is_good() && hold {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Tries the properties, and tells of each; whether all hold.
+async fn properties_hold(target: &Target, cases: u32, seed: Option<u64>) -> anyhow::Result<bool> {
+    if cases == 0 {
+        return Ok(true);
+    }
+    let seed = seed.unwrap_or_else(rand::random);
+    println!("\nproperties, each with {cases} random inputs of seed {seed}:");
+    let (runtime, target) = (tokio::runtime::Handle::current(), target.clone());
+    let tried = tokio::task::spawn_blocking(move || {
+        let mut hold = true;
+        for property in properties::all() {
+            match property.holds(&runtime, &target, cases, seed) {
+                Ok(()) => println!("holds   {}", property.says),
+                Err(counterexample) => {
+                    hold = false;
+                    print!("BROKEN  {}\n{counterexample}", property.says);
+                }
+            }
+        }
+        hold
+    });
+    Ok(tried.await?)
 }
 
 fn in_profile(profiles: &[Profile], check: &Check) -> bool {

@@ -1,6 +1,6 @@
 //! What the mock stores: blobs and action results by instance, and uploads that are not complete.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -23,6 +23,10 @@ pub(crate) struct Contents {
     instances: BTreeMap<String, Instance>,
     /// By whole resource name: one uuid may serve several blobs.
     uploads: HashMap<String, Upload>,
+    /// What violations remember.
+    pub(crate) marks: HashSet<String>,
+    /// How often a violation has had its turn.
+    pub(crate) turns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +122,25 @@ impl Contents {
             counts.actions += instance.actions.len();
         }
         counts
+    }
+
+    /// Blobs of that hash, whatever their size.
+    pub(crate) fn by_hash(&self, instance: &str, hash: &str) -> Option<Bytes> {
+        let mut stored = self.instances.get(instance)?.blobs.iter();
+        stored
+            .find(|(digest, _)| digest.hash_hex() == hash)
+            .map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Instances that hold something.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.instances.keys().cloned().collect()
+    }
+
+    /// Bytes of unfinished uploads whose name is so.
+    pub(crate) fn unfinished(&self, is_meant: impl Fn(&str) -> bool) -> Option<u64> {
+        let mut uploads = self.uploads.iter().filter(|(name, _)| is_meant(name));
+        uploads.next().map(|(_, upload)| upload.data.len() as u64)
     }
 
     fn instance(&mut self, name: &str) -> &mut Instance {

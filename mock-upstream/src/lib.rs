@@ -9,6 +9,7 @@
 //! - [`Mock::put_blob`] and its neighbours: what is stored, to see and to change. [`Mock::plant`] stores wrong bytes.
 //! - [`Mock::add`]: a [`Rule`], that makes the mock fail its clients in one way: [`Act`]. [`Mock::preset`] has whole
 //!   characters. What they did is in [`Call::fired`].
+//! - [`Builder::violates`]: a server that breaks one requirement, for those who judge servers: [`Violation`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -28,6 +29,7 @@
 
 mod alter;
 mod call;
+mod codec;
 mod connection;
 mod contents;
 mod control;
@@ -45,6 +47,7 @@ mod rules;
 mod script;
 mod serve;
 mod service;
+mod violation;
 
 pub use contents::Counts;
 pub use control::Control;
@@ -56,3 +59,4 @@ pub use mock::{Builder, Mock, Settings};
 pub use preset::{Preset, UnknownPreset};
 pub use rule::{Act, After, Announce, Farewell, Match, Rule, RuleError, Rules, Until};
 pub use rules::RuleStatus;
+pub use violation::Violation;

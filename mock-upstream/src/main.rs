@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use mock_upstream::{Control, Forwarder, Link, Mock, Preset, Rules, Settings};
+use mock_upstream::{Control, Forwarder, Link, Mock, Preset, Rules, Settings, Violation};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// An in-memory REAPI server, and a bad one on request.
@@ -40,6 +40,9 @@ struct Serve {
     /// A file of rules, TOML or (`*.json`) JSON. May be given several times.
     #[arg(long)]
     rules: Vec<PathBuf>,
+    /// Break one requirement, by its id.
+    #[arg(long, value_parser = violation)]
+    violate: Option<&'static Violation>,
     /// Limit of the blobs in one batch; 0 is none.
     #[arg(long, default_value_t = Settings::default().max_batch_bytes)]
     max_batch_bytes: u64,
@@ -61,6 +64,12 @@ struct Serve {
     /// Hide action results that refer to blobs which are not stored.
     #[arg(long)]
     require_complete: bool,
+    /// Offer zstd.
+    #[arg(long)]
+    zstd: bool,
+    /// Offer SplitBlob and SpliceBlob.
+    #[arg(long)]
+    split: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +100,10 @@ struct Forward {
     reset_after_up_bytes: Option<u64>,
 }
 
+fn violation(id: &str) -> Result<&'static Violation, String> {
+    Violation::of(id).ok_or_else(|| format!("no violation of {id} is known"))
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
@@ -114,7 +127,11 @@ async fn serve(args: Serve, terminate: Signal) -> anyhow::Result<()> {
     for path in &args.rules {
         rules.extend(read_rules(path)?.rule);
     }
-    let builder = Mock::builder().rules(rules).settings(|settings| {
+    let builder = match args.violate {
+        Some(violation) => Mock::builder().violates(violation),
+        None => Mock::builder(),
+    };
+    let builder = builder.rules(rules).settings(|settings| {
         settings.max_batch_bytes = args.max_batch_bytes;
         settings.max_message_bytes = args.max_message_bytes;
         settings.max_blob_bytes = args.max_blob_bytes;
@@ -122,6 +139,8 @@ async fn serve(args: Serve, terminate: Signal) -> anyhow::Result<()> {
         settings.window_bytes = args.window_bytes;
         settings.update_enabled = !args.read_only_actions;
         settings.require_complete = args.require_complete;
+        settings.zstd = args.zstd;
+        settings.split = args.split;
     });
     let mock = builder
         .start_tcp(&args.listen)

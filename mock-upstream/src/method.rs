@@ -11,6 +11,10 @@ pub const GET_ACTION: &str = "ActionCache.GetActionResult";
 pub const UPDATE_ACTION: &str = "ActionCache.UpdateActionResult";
 pub const CAPABILITIES: &str = "Capabilities.GetCapabilities";
 
+/// Rules do not know these two; what is done to every call is done to them.
+pub const SPLIT: &str = "ContentAddressableStorage.SplitBlob";
+pub const SPLICE: &str = "ContentAddressableStorage.SpliceBlob";
+
 /// No method: a connection that has just been accepted, before a byte of it is read. Only rules know it.
 pub const CONNECT: &str = "connect";
 

@@ -22,6 +22,7 @@ use crate::preset::Preset;
 use crate::rule::{Act, After, Match, Rule};
 use crate::rules::{RuleSet, RuleStatus};
 use crate::serve::Server;
+use crate::violation::Violation;
 
 /// With the framing of 4000 small blobs a batch stays under the message limit.
 const MAX_BATCH_BYTES: u64 = 3_670_016;
@@ -53,6 +54,10 @@ pub struct Settings {
     /// Whether GetActionResult hides results that refer to blobs which are not stored, as it should. Off by default:
     /// many servers do not, and a test may want an action result and nothing else.
     pub require_complete: bool,
+    /// Whether zstd is offered, in streams and in batches.
+    pub zstd: bool,
+    /// Whether SplitBlob and SpliceBlob are offered.
+    pub split: bool,
     /// Announced instead of what follows from the other settings.
     pub capabilities: Option<ServerCapabilities>,
 }
@@ -67,6 +72,8 @@ impl Default for Settings {
             window_bytes: WINDOW_BYTES,
             update_enabled: true,
             require_complete: false,
+            zstd: false,
+            split: false,
             capabilities: None,
         }
     }
@@ -81,6 +88,8 @@ pub(crate) struct Shared {
     first_settings: Settings,
     pub(crate) log: Log,
     pub(crate) rules: RuleSet,
+    /// The requirement that is broken, if one is.
+    pub(crate) violation: Mutex<Option<&'static Violation>>,
 }
 
 /// Begins a [`Mock`].
@@ -88,6 +97,7 @@ pub(crate) struct Shared {
 pub struct Builder {
     settings: Settings,
     rules: Vec<Rule>,
+    violation: Option<&'static Violation>,
 }
 
 impl Builder {
@@ -101,6 +111,13 @@ impl Builder {
     #[must_use]
     pub fn rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Builder {
         self.rules.extend(rules);
+        self
+    }
+
+    /// A requirement that is broken from the first call on.
+    #[must_use]
+    pub fn violates(mut self, violation: &'static Violation) -> Builder {
+        self.violation = Some(violation);
         self
     }
 
@@ -131,6 +148,7 @@ impl Builder {
             first_settings: self.settings,
             log: Log::new(),
             rules,
+            violation: Mutex::new(self.violation),
         };
         Mock {
             owner: Arc::new(Owner {

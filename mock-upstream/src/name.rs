@@ -82,6 +82,24 @@ impl Name {
     }
 }
 
+/// The plain form of a name in zstd; none if it is in no compressor, or in another.
+pub(crate) fn plain(name: &str) -> Option<String> {
+    let segments: Vec<&str> = name.split('/').collect();
+    let first = segments.iter().position(|segment| RESERVED.contains(segment))?;
+    let at = match segments[first] {
+        "uploads" => first + 2,
+        _other => first,
+    };
+    if segments.get(at) != Some(&"compressed-blobs") || segments.get(at + 1) != Some(&"zstd") {
+        return None;
+    }
+    Some(
+        [&segments[..at], &["blobs"], &segments[at + 2..]]
+            .concat()
+            .join("/"),
+    )
+}
+
 fn split_instance<'a>(name: &str, segments: &'a [&'a str]) -> Result<(String, &'a [&'a str]), NameError> {
     let end = segments
         .iter()
@@ -179,6 +197,20 @@ mod tests {
         write(&format!("blobs/{d}"), None); // BS-QWS-12
         write(&format!("/uploads/u/blobs/{d}"), None);
         write(&format!("uploads/u/compressed-blobs/zstd/{d}"), None);
+    }
+
+    #[test]
+    fn a_name_in_zstd_has_a_plain_form() {
+        let check =
+            |name: &str, expected: Option<&str>| assert_eq!(plain(name).as_deref(), expected, "{name}");
+        check("a/compressed-blobs/zstd/h/1", Some("a/blobs/h/1"));
+        check(
+            "uploads/u/compressed-blobs/zstd/h/1/x",
+            Some("uploads/u/blobs/h/1/x"),
+        );
+        check("compressed-blobs/deflate/h/1", None);
+        check("blobs/h/1", None);
+        check("uploads/u/blobs/h/1/compressed-blobs/zstd", None);
     }
 
     #[test]

@@ -384,10 +384,14 @@ async fn talk<I: Transport>(
         // In here, not in the future: calls are numbered as they come, not as they are polled.
         let call = CallHandle::open(Arc::clone(&shared), Arc::clone(&state), &request);
         let ticket = Ticket(call.clone());
+        let refused = shared.bend_call(request.uri().path(), request.headers());
         let mut request = request.map(|body| RequestBody::new(body, call.clone()));
         request.extensions_mut().insert(call);
         let answer = routes.clone().oneshot(request);
         async move {
+            if let Some(status) = refused {
+                return ticket.answer(status.into_http());
+            }
             match answer.await {
                 Ok(response) => ticket.answer(response),
                 Err(never) => match never {},

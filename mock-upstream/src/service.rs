@@ -4,6 +4,7 @@ mod action_cache;
 mod bytestream;
 mod capabilities;
 mod cas;
+mod chunks;
 mod complete;
 mod tree;
 

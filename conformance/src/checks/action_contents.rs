@@ -137,7 +137,7 @@ async fn sorted_tree(t: Arc<Target>) -> Verdict {
 async fn other_root(t: Arc<Target>) -> Verdict {
     let file = t.stored(13).await?;
     let (root, other) = (
-        directory_of(&[file.digest.clone()]),
+        directory_of(std::slice::from_ref(&file.digest)),
         directory_of(&[file.digest.clone(), file.digest]),
     );
     let tree = Tree {

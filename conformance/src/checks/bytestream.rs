@@ -124,7 +124,7 @@ async fn empty_blob(target: Arc<Target>) -> Verdict {
 }
 
 async fn many_readers(target: Arc<Target>) -> Verdict {
-    let (blob, name) = stored(&target, 500_000).await?;
+    let (blob, name) = stored(&target, 510_000).await?;
     let reads = (0..50_i64).map(|i| target.read(&name, i * 1000, 0));
     for (i, bytes) in futures::future::join_all(reads).await.into_iter().enumerate() {
         let bytes = bytes.due("Read")?;

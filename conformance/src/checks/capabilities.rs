@@ -42,7 +42,10 @@ async fn answers(target: Arc<Target>) -> Verdict {
 }
 
 async fn fills_cache_capabilities(target: Arc<Target>) -> Verdict {
-    target.cache().await.map(|_| ())
+    let all = target.server_capabilities().await.due("GetCapabilities")?;
+    expect(all.cache_capabilities.is_some(), || {
+        "cache_capabilities is absent".into()
+    })
 }
 
 async fn lists_sha256(target: Arc<Target>) -> Verdict {
@@ -79,7 +82,7 @@ async fn symlink_strategy_is_set(target: Arc<Target>) -> Verdict {
 }
 
 async fn identity(target: Arc<Target>) -> Verdict {
-    let plain = Blob::random(100);
+    let plain = Blob::random(123);
     let name = target.write_name(&plain.digest);
     target
         .write(&name, &plain.bytes, 1024)

@@ -276,12 +276,8 @@ async fn empty_blobs(t: Arc<Target>) -> Verdict {
 
 async fn bytes_stay(t: Arc<Target>) -> Verdict {
     // A Directory whose one file has its fields in reverse order, and a number in more bytes than it takes.
-    let node = [
-        &[0x20, 0x81, 0x00][..],
-        &[0x0a, 0x10],
-        uuid::Uuid::new_v4().as_bytes(),
-    ]
-    .concat();
+    let name = uuid::Uuid::new_v4().simple().to_string();
+    let node = [&[0x20, 0x81, 0x00][..], &[0x0a, 0x20], name.as_bytes()].concat();
     let length = u8::try_from(node.len()).unwrap_or(u8::MAX);
     let blob = Blob::of([&[0x0a, length][..], &node].concat());
     t.put(&blob).await?;

@@ -10,6 +10,7 @@ use crate::name::check_instance;
 use crate::rule::Act;
 use crate::script::Script;
 use crate::service::{Service, complete, invalid};
+use crate::violation::pick;
 
 /// Room for the other fields of a message whose bulk is one action result.
 const FRAMING_BYTES: usize = 1024;
@@ -21,7 +22,34 @@ impl ActionCache for Service {
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let call = CallHandle::of(&request)?;
-        let request = request.into_inner();
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(GetIn))?;
+        let mut answer = self.answer_get_action_result(call, request).await;
+        self.shared.bend_out(&asked, &mut answer, pick!(GetOut));
+        answer.map(Response::new)
+    }
+
+    async fn update_action_result(
+        &self,
+        request: Request<UpdateActionResultRequest>,
+    ) -> Result<Response<ActionResult>, Status> {
+        let call = CallHandle::of(&request)?;
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(PutIn))?;
+        let mut answer = self.answer_update_action_result(call, request).await;
+        self.shared.bend_out(&asked, &mut answer, pick!(PutOut));
+        answer.map(Response::new)
+    }
+}
+
+impl Service {
+    async fn answer_get_action_result(
+        &self,
+        call: CallHandle,
+        request: GetActionResultRequest,
+    ) -> Result<ActionResult, Status> {
         let instance = &request.instance_name;
         let action = Digest::from_wire(request.action_digest.as_ref());
         let mut script = call.identify(instance, action.iter().copied().collect());
@@ -53,15 +81,14 @@ impl ActionCache for Service {
         script.answered();
         call.tell_result(&action, &result.0);
         call.sent(result.0.len());
-        Ok(Response::new(result))
+        Ok(result)
     }
 
-    async fn update_action_result(
+    async fn answer_update_action_result(
         &self,
-        request: Request<UpdateActionResultRequest>,
-    ) -> Result<Response<ActionResult>, Status> {
-        let call = CallHandle::of(&request)?;
-        let request = request.into_inner();
+        call: CallHandle,
+        request: UpdateActionResultRequest,
+    ) -> Result<ActionResult, Status> {
         let instance = &request.instance_name;
         let action = Digest::from_wire(request.action_digest.as_ref());
         let mut script = call.identify(instance, action.iter().copied().collect());
@@ -96,11 +123,9 @@ impl ActionCache for Service {
         self.evict_outputs(&script, instance, &result);
         script.answered();
         call.tell_result(&action, &result.0);
-        Ok(Response::new(result))
+        Ok(result)
     }
-}
 
-impl Service {
     fn evict_outputs(&self, script: &Script, instance: &str, result: &ActionResult) {
         let mut contents = self.shared.contents.lock();
         let outputs = complete::outputs(&contents, instance, result);

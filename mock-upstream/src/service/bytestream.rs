@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use proto::bytestream::byte_stream_server::ByteStream;
 use proto::bytestream::{
@@ -6,6 +9,7 @@ use proto::bytestream::{
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::call::CallHandle;
+use crate::codec;
 use crate::digest::Digest;
 use crate::log::{Outcome, Told};
 use crate::name::Name;
@@ -13,6 +17,7 @@ use crate::rule::Act;
 use crate::script::Script;
 use crate::service::cas::check_blob_size;
 use crate::service::{Service, invalid, wire};
+use crate::violation::{Messages, pick};
 
 #[tonic::async_trait]
 impl ByteStream for Service {
@@ -20,9 +25,152 @@ impl ByteStream for Service {
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let call = CallHandle::of(&request)?;
-        let request = request.into_inner();
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(ReadIn))?;
+        let (digest, script, mut rest) = match self.locate(&call, &request).await {
+            Ok((digest, script, rest)) => (digest, script, Ok(rest)),
+            Err(status) if self.shared.bends().is_empty() => return Err(status),
+            Err(status) => (None, call.identify("", Vec::new()), Err(status)),
+        };
+        self.shared.bend_out(&asked, &mut rest, pick!(ReadOut));
+        let rest = rest?;
+        let mut chunk = self.shared.settings.lock().read_chunk_bytes.max(1);
+        if let Some(bent) = self.shared.bends().iter().find_map(pick!(ReadChunk)) {
+            chunk = bent;
+        }
+        let answer = Answer {
+            digest,
+            rest,
+            sent: 0,
+            chunk,
+            script,
+            call,
+        };
+        Ok(Response::new(Box::pin(stream::unfold(answer, Answer::next))))
+    }
+
+    async fn write(
+        &self,
+        request: Request<Streaming<WriteRequest>>,
+    ) -> Result<Response<WriteResponse>, Status> {
+        let call = CallHandle::of(&request)?;
+        let mut messages = Messages::new(request.into_inner(), Arc::clone(&self.shared));
+        let mut answer = self.store(&call, &mut messages).await;
+        if answer.is_err() {
+            messages.linger().await;
+        }
+        self.shared
+            .bend_out(&messages.written, &mut answer, pick!(WriteOut));
+        answer.map(|committed_size| Response::new(WriteResponse { committed_size }))
+    }
+
+    async fn query_write_status(
+        &self,
+        request: Request<QueryWriteStatusRequest>,
+    ) -> Result<Response<QueryWriteStatusResponse>, Status> {
+        let call = CallHandle::of(&request)?;
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(QueryIn))?;
+        let mut answer = self.answer_query_write_status(call, request).await;
+        self.shared.bend_out(&asked, &mut answer, pick!(QueryOut));
+        answer.map(Response::new)
+    }
+}
+
+impl Service {
+    async fn store(&self, call: &CallHandle, messages: &mut Messages) -> Result<i64, Status> {
+        let Some(first) = messages.next().await? else {
+            call.end(Outcome::HalfClosed);
+            return Err(invalid("a Write without a message"));
+        };
+        call.resource(&first.resource_name, first.write_offset, 0);
+        let plain = self.plain(&first.resource_name);
+        let name = Name::of_write(plain.as_deref().unwrap_or(&first.resource_name))?;
+        let Name { instance, digest } = name;
+        let mut script = call.identify(&instance, vec![digest]);
+        script.start().await?;
+        check_blob_size(&digest, self.shared.settings.lock().max_blob_bytes)?;
+        if plain.is_some() {
+            return self
+                .store_compressed(call, first, messages, &instance, digest)
+                .await;
+        }
+
+        let upload = Upload {
+            service: self,
+            call,
+            resource_name: first.resource_name.clone(),
+            instance,
+            digest,
+        };
+        upload.run(first, messages, script).await
+    }
+
+    /// The plain form of a name in zstd, if that is offered.
+    fn plain(&self, name: &str) -> Option<String> {
+        let zstd = self.shared.settings.lock().zstd;
+        crate::name::plain(name).filter(|_| zstd)
+    }
+
+    /// An upload in zstd. It cannot be resumed: nothing is kept of one that breaks.
+    async fn store_compressed(
+        &self,
+        call: &CallHandle,
+        first: WriteRequest,
+        messages: &mut Messages,
+        instance: &str,
+        digest: Digest,
+    ) -> Result<i64, Status> {
+        /// What compression may add to bytes that do not shrink.
+        const GROWTH_MAX: u64 = 64 * 1024;
+        let name = first.resource_name.clone();
+        let mut stream = Vec::new();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            if !digest.is_empty() && self.shared.contents.lock().has(instance, &digest) {
+                call.tell(&digest, Told::Present);
+                return Ok(-1);
+            }
+            if !message.resource_name.is_empty() && message.resource_name != name {
+                return Err(invalid("resource_name changed on the way"));
+            }
+            if message.write_offset != wire(stream.len() as u64) {
+                return Err(invalid(format!(
+                    "write_offset is {}, but {} is due",
+                    message.write_offset,
+                    stream.len()
+                )));
+            }
+            stream.extend_from_slice(&message.data);
+            call.received(message.data.len());
+            if stream.len() as u64 > digest.size_bytes().saturating_mul(2).saturating_add(GROWTH_MAX) {
+                return Err(invalid("more than compression can make of it"));
+            }
+            if message.finish_write {
+                let bytes = codec::decode(&stream, digest.size_bytes()).map_err(invalid)?;
+                if !digest.fits(&bytes) {
+                    return Err(invalid(format!("the bytes do not have digest {digest}")));
+                }
+                self.shared.contents.lock().put(instance, digest, bytes);
+                call.tell(&digest, Told::Present);
+                return Ok(wire(stream.len() as u64));
+            }
+            next = messages.next().await?;
+        }
+        call.end(Outcome::HalfClosed);
+        Ok(0)
+    }
+
+    /// The bytes that are due.
+    async fn locate(&self, call: &CallHandle, request: &ReadRequest) -> Result<Located, Status> {
         call.resource(&request.resource_name, request.read_offset, request.read_limit);
-        let name = Name::of_read(&request.resource_name)?;
+        let plain = self.plain(&request.resource_name);
+        let name = Name::of_read(plain.as_deref().unwrap_or(&request.resource_name))?;
+        if plain.is_some() && request.read_limit != 0 {
+            return Err(invalid("a limit on a compressed read"));
+        }
         let mut script = call.identify(&name.instance, vec![name.digest]);
         script.start().await?;
 
@@ -54,56 +202,25 @@ impl ByteStream for Service {
         };
         let rest = blob.slice(place(offset)..end);
 
+        let rest = if plain.is_some() {
+            codec::encode(&rest)
+        } else {
+            rest
+        };
         let chunk = self.shared.settings.lock().read_chunk_bytes.max(1);
         let rest = script.altered_in_pieces(&name.digest, rest, chunk);
-        let answer = Answer {
-            digest: name.digest,
-            rest,
-            sent: 0,
-            chunk,
-            script,
-            call,
-        };
-        Ok(Response::new(Box::pin(stream::unfold(answer, Answer::next))))
+        Ok((Some(name.digest), script, rest))
     }
 
-    async fn write(
+    async fn answer_query_write_status(
         &self,
-        request: Request<Streaming<WriteRequest>>,
-    ) -> Result<Response<WriteResponse>, Status> {
-        let call = CallHandle::of(&request)?;
-        let mut messages = request.into_inner();
-        let Some(first) = messages.message().await? else {
-            call.end(Outcome::HalfClosed);
-            return Err(invalid("a Write without a message"));
-        };
-        call.resource(&first.resource_name, first.write_offset, 0);
-        let Name { instance, digest } = Name::of_write(&first.resource_name)?;
-        let mut script = call.identify(&instance, vec![digest]);
-        script.start().await?;
-        check_blob_size(&digest, self.shared.settings.lock().max_blob_bytes)?;
-
-        let upload = Upload {
-            service: self,
-            call: &call,
-            resource_name: first.resource_name.clone(),
-            instance,
-            digest,
-        };
-        upload
-            .run(first, messages, script)
-            .await
-            .map(|committed_size| Response::new(WriteResponse { committed_size }))
-    }
-
-    async fn query_write_status(
-        &self,
-        request: Request<QueryWriteStatusRequest>,
-    ) -> Result<Response<QueryWriteStatusResponse>, Status> {
-        let call = CallHandle::of(&request)?;
-        let name = request.into_inner().resource_name;
+        call: CallHandle,
+        request: QueryWriteStatusRequest,
+    ) -> Result<QueryWriteStatusResponse, Status> {
+        let name = request.resource_name;
         call.resource(&name, 0, 0);
-        let Name { instance, digest } = Name::of_write(&name)?;
+        let plain = self.plain(&name);
+        let Name { instance, digest } = Name::of_write(plain.as_deref().unwrap_or(&name))?;
         let mut script = call.identify(&instance, vec![digest]);
         script.start().await?;
         script.end().await?;
@@ -124,12 +241,15 @@ impl ByteStream for Service {
             call.tell(&digest, Told::Present);
         }
         script.answered();
-        Ok(Response::new(QueryWriteStatusResponse {
+        Ok(QueryWriteStatusResponse {
             committed_size: committed_size(&script, committed),
             complete,
-        }))
+        })
     }
 }
+
+/// What a Read comes to: the blob, what is to happen, the bytes that are due.
+type Located = (Option<Digest>, Script, Bytes);
 
 /// What is said to be committed.
 fn committed_size(script: &Script, truly: u64) -> i64 {
@@ -145,7 +265,8 @@ fn committed_size(script: &Script, truly: u64) -> i64 {
 
 /// What is left to send of a Read.
 struct Answer {
-    digest: Digest,
+    /// Of the blob; none where a violation answers in place of it.
+    digest: Option<Digest>,
     rest: bytes::Bytes,
     sent: u64,
     chunk: usize,
@@ -163,7 +284,9 @@ impl Answer {
                 return Some((Err(status), self.ended()));
             }
             self.script.answered();
-            self.call.tell(&self.digest, Told::Present);
+            if let Some(digest) = &self.digest {
+                self.call.tell(digest, Told::Present);
+            }
             return None;
         }
         let mut length = self.script.piece(self.chunk.min(self.rest.len()));
@@ -197,7 +320,7 @@ impl Upload<'_> {
     async fn run(
         &self,
         first: WriteRequest,
-        mut messages: Streaming<WriteRequest>,
+        messages: &mut Messages,
         mut script: Script,
     ) -> Result<i64, Status> {
         let (name, digest, owner) = (&self.resource_name, &self.digest, self.call.index);
@@ -240,7 +363,7 @@ impl Upload<'_> {
                 script.answered();
                 return Ok(self.committed_size(&script, digest.size_bytes()));
             }
-            next = messages.message().await?;
+            next = messages.next().await?;
         }
         self.call.end(Outcome::HalfClosed);
         script.end().await?;

@@ -1,6 +1,6 @@
 use proto::reapi::capabilities_server::Capabilities;
 use proto::reapi::symlink_absolute_path_strategy::Value as SymlinkStrategy;
-use proto::reapi::{self, GetCapabilitiesRequest, ServerCapabilities, digest_function};
+use proto::reapi::{self, GetCapabilitiesRequest, ServerCapabilities, compressor, digest_function};
 use proto::semver::SemVer;
 use tonic::{Request, Response, Status};
 
@@ -8,7 +8,9 @@ use crate::call::CallHandle;
 use crate::mock::Settings;
 use crate::name::check_instance;
 use crate::rule::{Act, Announce};
+use crate::service::chunks::AVERAGE_CHUNK_BYTES;
 use crate::service::{Service, wire};
+use crate::violation::pick;
 
 #[tonic::async_trait]
 impl Capabilities for Service {
@@ -29,6 +31,9 @@ impl Capabilities for Service {
         };
         if let Some(Act::Capabilities(lie)) = script.lies(None, |act| matches!(act, Act::Capabilities(_))) {
             change(&mut capabilities, lie);
+        }
+        for bend in self.shared.bends().iter().filter_map(pick!(Capabilities)) {
+            bend(&mut capabilities, &mut self.shared.contents.lock());
         }
         Ok(Response::new(capabilities))
     }
@@ -58,6 +63,14 @@ fn change(capabilities: &mut ServerCapabilities, lie: Announce) {
     }
 }
 
+fn compressors(settings: &Settings) -> Vec<i32> {
+    if settings.zstd {
+        vec![compressor::Value::Zstd as i32]
+    } else {
+        Vec::new()
+    }
+}
+
 /// What these settings amount to.
 fn announced(settings: &Settings) -> ServerCapabilities {
     let version = |minor| SemVer {
@@ -74,6 +87,14 @@ fn announced(settings: &Settings) -> ServerCapabilities {
             max_batch_total_size_bytes: wire(settings.max_batch_bytes),
             symlink_absolute_path_strategy: SymlinkStrategy::Allowed as i32,
             max_cas_blob_size_bytes: wire(settings.max_blob_bytes),
+            supported_compressors: compressors(settings),
+            supported_batch_update_compressors: compressors(settings),
+            split_blob_support: settings.split,
+            splice_blob_support: settings.split,
+            fast_cdc_2020_params: settings.split.then(|| reapi::FastCdc2020Params {
+                avg_chunk_size_bytes: AVERAGE_CHUNK_BYTES as u64,
+                ..Default::default()
+            }),
             ..reapi::CacheCapabilities::default()
         }),
         low_api_version: Some(version(0)),

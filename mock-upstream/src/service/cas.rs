@@ -6,12 +6,14 @@ use proto::wire::content_addressable_storage_server::ContentAddressableStorage;
 use tonic::{Code, Request, Response, Status};
 
 use crate::call::CallHandle;
+use crate::codec;
 use crate::digest::{Digest, DigestError, check_function};
 use crate::log::Told;
 use crate::name::check_instance;
 use crate::rule::Act;
 use crate::script::Script;
 use crate::service::{Service, invalid, tree};
+use crate::violation::pick;
 
 #[tonic::async_trait]
 impl ContentAddressableStorage for Service {
@@ -22,37 +24,12 @@ impl ContentAddressableStorage for Service {
         request: Request<reapi::FindMissingBlobsRequest>,
     ) -> Result<Response<reapi::FindMissingBlobsResponse>, Status> {
         let call = CallHandle::of(&request)?;
-        let request = request.into_inner();
-        let instance = request.instance_name;
-        let digests: Vec<_> = request.blob_digests.iter().map(parse).collect();
-        let mut script = call.identify(&instance, well_formed(&digests));
-        script.start().await?;
-        check_instance(&instance)?;
-        check_function(request.digest_function)?;
-        let digests = digests.into_iter().collect::<Result<Vec<_>, _>>()?;
-        script.end().await?;
-        let present: Vec<bool> = {
-            let contents = self.shared.contents.lock();
-            digests
-                .iter()
-                .map(|digest| contents.has(&instance, digest))
-                .collect()
-        };
-        let missing = digests.iter().zip(present).filter_map(|(digest, present)| {
-            let missing = if present {
-                script.lies(Some(digest), |act| *act == Act::SayMissing).is_some()
-            } else {
-                let hides = |act: &Act| matches!(act, Act::SayPresent | Act::EndEarly);
-                script.lies(Some(digest), hides).is_none()
-            };
-            call.tell(digest, if missing { Told::Missing } else { Told::Present });
-            missing.then(|| digest.to_wire())
-        });
-        let missing_blob_digests = missing.collect();
-        script.answered();
-        Ok(Response::new(reapi::FindMissingBlobsResponse {
-            missing_blob_digests,
-        }))
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(FindIn))?;
+        let mut answer = self.answer_find_missing_blobs(call, request).await;
+        self.shared.bend_out(&asked, &mut answer, pick!(FindOut));
+        answer.map(Response::new)
     }
 
     async fn batch_update_blobs(
@@ -60,56 +37,12 @@ impl ContentAddressableStorage for Service {
         request: Request<reapi::BatchUpdateBlobsRequest>,
     ) -> Result<Response<reapi::BatchUpdateBlobsResponse>, Status> {
         let call = CallHandle::of(&request)?;
-        let request = request.into_inner();
-        let instance = request.instance_name;
-        let digests: Vec<_> = request
-            .requests
-            .iter()
-            .map(|entry| Digest::from_wire(entry.digest.as_ref()))
-            .collect();
-        let total: usize = request.requests.iter().map(|entry| entry.data.len()).sum();
-        let mut script = call.identify(&instance, well_formed(&digests));
-        call.received(total);
-        script.start().await?;
-        check_instance(&instance)?;
-        check_function(request.digest_function)?;
-        if request.requests.iter().any(|entry| entry.digest.is_none()) {
-            return Err(DigestError::Absent.into());
-        }
-        self.check_batch(total as u64)?;
-        script.end().await?;
-
-        let max_blob = self.shared.settings.lock().max_blob_bytes;
-        let mut responses = Vec::with_capacity(digests.len());
-        for (entry, digest) in request.requests.into_iter().zip(digests) {
-            let about = digest.as_ref().ok().copied();
-            let stored = digest.map_err(Status::from).and_then(|digest| {
-                if entry.compressor != compressor::Value::Identity as i32 {
-                    return Err(invalid("no compressor is offered"));
-                }
-                check_blob_size(&digest, max_blob)?;
-                if !digest.fits(&entry.data) {
-                    return Err(invalid(format!("the bytes do not have digest {digest}")));
-                }
-                scripted(&script, &digest)?;
-                let mut contents = self.shared.contents.lock();
-                let dropped = || script.lies(Some(&digest), |act| *act == Act::Drop).is_some();
-                if !contents.has(&instance, &digest) && !dropped() {
-                    contents.put(&instance, digest, entry.data);
-                }
-                Ok(())
-            });
-            if let Some(digest) = about {
-                let failed = |status: &Status| Told::Failed(status.code());
-                call.tell(&digest, stored.as_ref().err().map_or(Told::Present, failed));
-            }
-            responses.push(batch_update_blobs_response::Response {
-                digest: entry.digest,
-                status: Some(entry_status(stored.err())),
-            });
-        }
-        script.answered();
-        Ok(Response::new(reapi::BatchUpdateBlobsResponse { responses }))
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(UpdateIn))?;
+        let mut answer = self.answer_batch_update_blobs(call, request).await;
+        self.shared.bend_out(&asked, &mut answer, pick!(UpdateOut));
+        answer.map(Response::new)
     }
 
     async fn batch_read_blobs(
@@ -117,53 +50,12 @@ impl ContentAddressableStorage for Service {
         request: Request<reapi::BatchReadBlobsRequest>,
     ) -> Result<Response<reapi::BatchReadBlobsResponse>, Status> {
         let call = CallHandle::of(&request)?;
-        let request = request.into_inner();
-        let instance = request.instance_name;
-        let digests: Vec<_> = request.digests.iter().map(parse).collect();
-        let known = well_formed(&digests);
-        let total = known
-            .iter()
-            .fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes()));
-        let mut script = call.identify(&instance, known);
-        script.start().await?;
-        check_instance(&instance)?;
-        check_function(request.digest_function)?;
-        self.check_batch(total)?;
-        script.end().await?;
-
-        let mut responses = Vec::with_capacity(digests.len());
-        for (asked, digest) in request.digests.into_iter().zip(digests) {
-            let about = digest.as_ref().ok().copied();
-            let found = digest.map_err(Status::from).and_then(|digest| {
-                let blob = self.shared.contents.lock().blob(&instance, &digest);
-                let hidden = || {
-                    script
-                        .lies(Some(&digest), |act| *act == Act::SayMissing)
-                        .is_some()
-                };
-                let blob = blob.filter(|_| !hidden());
-                let blob = blob.ok_or_else(|| Status::not_found(digest.to_string()))?;
-                scripted(&script, &digest)?;
-                let length = blob.len();
-                Ok(script.altered(&digest, blob, length))
-            });
-            if let Some(digest) = about {
-                call.tell(&digest, told_of(&found));
-            }
-            let (data, error) = match found {
-                Ok(data) => (data, None),
-                Err(status) => (bytes::Bytes::new(), Some(status)),
-            };
-            call.sent(data.len());
-            responses.push(batch_read_blobs_response::Response {
-                digest: Some(asked),
-                data,
-                compressor: compressor::Value::Identity as i32,
-                status: Some(entry_status(error)),
-            });
-        }
-        script.answered();
-        Ok(Response::new(reapi::BatchReadBlobsResponse { responses }))
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(BatchReadIn))?;
+        let mut answer = self.answer_batch_read_blobs(call, request).await;
+        self.shared.bend_out(&asked, &mut answer, pick!(BatchReadOut));
+        answer.map(Response::new)
     }
 
     async fn get_tree(
@@ -171,7 +63,61 @@ impl ContentAddressableStorage for Service {
         request: Request<reapi::GetTreeRequest>,
     ) -> Result<Response<Self::GetTreeStream>, Status> {
         let call = CallHandle::of(&request)?;
-        let request = request.into_inner();
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(TreeIn))?;
+        let mut pages = self.answer_get_tree(&call, request).await;
+        self.shared.bend_out(&asked, &mut pages, pick!(TreeOut));
+        let sent = move |page: GetTreeResponse| {
+            call.sent(page.directories.iter().map(bytes::Bytes::len).sum());
+            Ok(page)
+        };
+        Ok(Response::new(Box::pin(stream::iter(
+            pages?.into_iter().map(sent),
+        ))))
+    }
+
+    async fn split_blob(
+        &self,
+        request: Request<reapi::SplitBlobRequest>,
+    ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
+        let call = CallHandle::of(&request)?;
+        let asked = request.into_inner();
+        let digests = Digest::from_wire(asked.blob_digest.as_ref())
+            .into_iter()
+            .collect();
+        call.identify(&asked.instance_name, digests).start().await?;
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(SplitIn))?;
+        let mut answer = self.split(&request);
+        self.shared.bend_out(&asked, &mut answer, pick!(SplitOut));
+        answer.map(Response::new)
+    }
+
+    async fn splice_blob(
+        &self,
+        request: Request<reapi::SpliceBlobRequest>,
+    ) -> Result<Response<reapi::SpliceBlobResponse>, Status> {
+        let call = CallHandle::of(&request)?;
+        let asked = request.into_inner();
+        let digests = Digest::from_wire(asked.blob_digest.as_ref())
+            .into_iter()
+            .collect();
+        call.identify(&asked.instance_name, digests).start().await?;
+        let mut request = asked.clone();
+        self.shared.bend_in(&mut request, pick!(SpliceIn))?;
+        let mut answer = self.splice(&request);
+        self.shared.bend_out(&asked, &mut answer, pick!(SpliceOut));
+        answer.map(Response::new)
+    }
+}
+
+impl Service {
+    async fn answer_get_tree(
+        &self,
+        call: &CallHandle,
+        request: reapi::GetTreeRequest,
+    ) -> Result<Vec<GetTreeResponse>, Status> {
         let instance = &request.instance_name;
         let root = Digest::from_wire(request.root_digest.as_ref());
         let mut script = call.identify(instance, root.iter().copied().collect());
@@ -200,29 +146,170 @@ impl ContentAddressableStorage for Service {
             *first = script.altered(&root, std::mem::take(first), length);
         }
         script.answered();
-        let sent = move |page: GetTreeResponse| {
-            call.sent(page.directories.iter().map(bytes::Bytes::len).sum());
-            Ok(page)
+        Ok(pages)
+    }
+
+    async fn answer_find_missing_blobs(
+        &self,
+        call: CallHandle,
+        request: reapi::FindMissingBlobsRequest,
+    ) -> Result<reapi::FindMissingBlobsResponse, Status> {
+        let instance = request.instance_name;
+        let digests: Vec<_> = request.blob_digests.iter().map(parse).collect();
+        let mut script = call.identify(&instance, well_formed(&digests));
+        script.start().await?;
+        check_instance(&instance)?;
+        check_function(request.digest_function)?;
+        let digests = digests.into_iter().collect::<Result<Vec<_>, _>>()?;
+        script.end().await?;
+        let present: Vec<bool> = {
+            let contents = self.shared.contents.lock();
+            digests
+                .iter()
+                .map(|digest| contents.has(&instance, digest))
+                .collect()
         };
-        Ok(Response::new(Box::pin(stream::iter(pages.into_iter().map(sent)))))
+        let missing = digests.iter().zip(present).filter_map(|(digest, present)| {
+            let missing = if present {
+                script.lies(Some(digest), |act| *act == Act::SayMissing).is_some()
+            } else {
+                let hides = |act: &Act| matches!(act, Act::SayPresent | Act::EndEarly);
+                script.lies(Some(digest), hides).is_none()
+            };
+            call.tell(digest, if missing { Told::Missing } else { Told::Present });
+            missing.then(|| digest.to_wire())
+        });
+        let missing_blob_digests = missing.collect();
+        script.answered();
+        Ok(reapi::FindMissingBlobsResponse { missing_blob_digests })
     }
 
-    async fn split_blob(
+    async fn answer_batch_update_blobs(
         &self,
-        _request: Request<reapi::SplitBlobRequest>,
-    ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
-        Err(Status::unimplemented("SplitBlob is not offered"))
+        call: CallHandle,
+        request: reapi::BatchUpdateBlobsRequest,
+    ) -> Result<reapi::BatchUpdateBlobsResponse, Status> {
+        let instance = request.instance_name;
+        let digests: Vec<_> = request
+            .requests
+            .iter()
+            .map(|entry| Digest::from_wire(entry.digest.as_ref()))
+            .collect();
+        let total: usize = request.requests.iter().map(|entry| entry.data.len()).sum();
+        let mut script = call.identify(&instance, well_formed(&digests));
+        call.received(total);
+        script.start().await?;
+        check_instance(&instance)?;
+        check_function(request.digest_function)?;
+        if request.requests.iter().any(|entry| entry.digest.is_none()) {
+            return Err(DigestError::Absent.into());
+        }
+        self.check_batch(total as u64)?;
+        script.end().await?;
+
+        let (max_blob, zstd) = {
+            let settings = self.shared.settings.lock();
+            (settings.max_blob_bytes, settings.zstd)
+        };
+        let mut responses = Vec::with_capacity(digests.len());
+        for (entry, digest) in request.requests.into_iter().zip(digests) {
+            let about = digest.as_ref().ok().copied();
+            let stored = digest.map_err(Status::from).and_then(|digest| {
+                let data = if entry.compressor == compressor::Value::Identity as i32 {
+                    entry.data
+                } else if entry.compressor == compressor::Value::Zstd as i32 && zstd {
+                    check_blob_size(&digest, max_blob)?;
+                    codec::decode(&entry.data, digest.size_bytes()).map_err(invalid)?
+                } else {
+                    return Err(invalid("this compressor is not offered"));
+                };
+                check_blob_size(&digest, max_blob)?;
+                if !digest.fits(&data) {
+                    return Err(invalid(format!("the bytes do not have digest {digest}")));
+                }
+                scripted(&script, &digest)?;
+                let mut contents = self.shared.contents.lock();
+                let dropped = || script.lies(Some(&digest), |act| *act == Act::Drop).is_some();
+                if !contents.has(&instance, &digest) && !dropped() {
+                    contents.put(&instance, digest, data);
+                }
+                Ok(())
+            });
+            if let Some(digest) = about {
+                let failed = |status: &Status| Told::Failed(status.code());
+                call.tell(&digest, stored.as_ref().err().map_or(Told::Present, failed));
+            }
+            responses.push(batch_update_blobs_response::Response {
+                digest: entry.digest,
+                status: Some(entry_status(stored.err())),
+            });
+        }
+        script.answered();
+        Ok(reapi::BatchUpdateBlobsResponse { responses })
     }
 
-    async fn splice_blob(
+    async fn answer_batch_read_blobs(
         &self,
-        _request: Request<reapi::SpliceBlobRequest>,
-    ) -> Result<Response<reapi::SpliceBlobResponse>, Status> {
-        Err(Status::unimplemented("SpliceBlob is not offered"))
-    }
-}
+        call: CallHandle,
+        request: reapi::BatchReadBlobsRequest,
+    ) -> Result<reapi::BatchReadBlobsResponse, Status> {
+        let instance = request.instance_name;
+        let digests: Vec<_> = request.digests.iter().map(parse).collect();
+        let known = well_formed(&digests);
+        let total = known
+            .iter()
+            .fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes()));
+        let mut script = call.identify(&instance, known);
+        script.start().await?;
+        check_instance(&instance)?;
+        check_function(request.digest_function)?;
+        self.check_batch(total)?;
+        script.end().await?;
 
-impl Service {
+        let asks_for_zstd = request
+            .acceptable_compressors
+            .contains(&(compressor::Value::Zstd as i32));
+        let zstd = asks_for_zstd && self.shared.settings.lock().zstd;
+        let mut responses = Vec::with_capacity(digests.len());
+        for (asked, digest) in request.digests.into_iter().zip(digests) {
+            let about = digest.as_ref().ok().copied();
+            let found = digest.map_err(Status::from).and_then(|digest| {
+                let blob = self.shared.contents.lock().blob(&instance, &digest);
+                let hidden = || {
+                    script
+                        .lies(Some(&digest), |act| *act == Act::SayMissing)
+                        .is_some()
+                };
+                let blob = blob.filter(|_| !hidden());
+                let blob = blob.ok_or_else(|| Status::not_found(digest.to_string()))?;
+                scripted(&script, &digest)?;
+                let length = blob.len();
+                Ok(script.altered(&digest, blob, length))
+            });
+            if let Some(digest) = about {
+                call.tell(&digest, told_of(&found));
+            }
+            let (data, error) = match found {
+                Ok(data) => (data, None),
+                Err(status) => (bytes::Bytes::new(), Some(status)),
+            };
+            let (data, compressor) = if zstd && error.is_none() {
+                (codec::encode(&data), compressor::Value::Zstd)
+            } else {
+                (data, compressor::Value::Identity)
+            };
+            call.sent(data.len());
+            responses.push(batch_read_blobs_response::Response {
+                digest: Some(asked),
+                data,
+                compressor: compressor as i32,
+                status: Some(entry_status(error)),
+            });
+        }
+        script.answered();
+        Ok(reapi::BatchReadBlobsResponse { responses })
+    }
+
     fn check_batch(&self, total: u64) -> Result<(), Status> {
         let max = self.shared.settings.lock().max_batch_bytes;
         if max != 0 && total > max {
