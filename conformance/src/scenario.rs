@@ -36,6 +36,7 @@ const SHIPPED: &[(&str, &str)] = &[
     file!("18-a-client-that-leaves-costs-no-second-fetch"),
     file!("19-the-empty-blob-is-everywhere"),
     file!("faults-a-read-goes-on-where-it-was-cut"),
+    file!("faults-a-starved-upload-harms-no-other"),
     file!("when-down-bypass-lets-builds-go-on"),
     file!("when-down-fail-refuses-hits-too"),
 ];
