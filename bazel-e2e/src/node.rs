@@ -109,18 +109,18 @@ impl Node {
         Ok(sum(&self.metrics().await?, "gorego_calls_total", is_write))
     }
 
-    /// The sum of a counter over all its labels.
+    /// The sum of a counter over those of its labels that `choose` takes.
     ///
     /// # Errors
     /// If the node's metrics cannot be had, or have no counter of this name: a scenario that counts nothing proves nothing.
-    pub async fn counter(&self, name: &str) -> Result<u64> {
+    pub async fn counter(&self, name: &str, choose: impl Fn(&str) -> bool) -> Result<u64> {
         let metrics = self.metrics().await?;
         let declared = format!("# TYPE {name} counter");
         ensure!(
             metrics.lines().any(|line| line == declared),
             "the node has no counter {name}"
         );
-        Ok(sum(&metrics, name, |_| true))
+        Ok(sum(&metrics, name, choose))
     }
 
     /// Ends the node as an operator does, and insists on a clean end.

@@ -14,8 +14,11 @@ const CHAINS_ACTIONS_MIN: usize = 40;
 
 const DOWNLOAD_TOPLEVEL: &str = "--remote_download_outputs=toplevel";
 
-/// The node's counter of blobs that Tier 2 had lost and got back from Tier 1.
-const REPAIRED: &str = "gorego_repaired_blobs_total";
+/// Blobs that Tier 2 had lost and that `node` gave back to it from Tier 1, so far.
+async fn repaired(node: &Node) -> Result<u64> {
+    let ok = |labels: &str| labels.contains("outcome=\"ok\"");
+    node.counter("gorego_repairs_total", ok).await
+}
 
 /// What the node still knows and has when the second build comes.
 struct Memory {
@@ -101,14 +104,14 @@ impl Scenarios {
                 node = self.node(upstream, "evicted", Some(&mock.url()), fields).await?;
             }
             self.bazel.expunge().await?;
-            let repaired = node.counter(REPAIRED).await?;
+            let before = repaired(&node).await?;
             let (_, short) = mode.rsplit_once('=').unwrap_or_default();
             let scenario = format!("half evicted, {says}, {short}");
             let build = self
                 .build(&scenario, "build", upstream, &node, &[mode], CHAINS)
                 .await?;
             build.log.require_same_outputs(reference)?;
-            let repaired = node.counter(REPAIRED).await? - repaired;
+            let repaired = repaired(&node).await? - before;
             let hits = build.log.hits();
             say(
                 upstream.name(),
