@@ -797,7 +797,7 @@ pub(super) const VIOLATIONS: &[Violation] = &[
     ),
     violation(
         "CAS-BRB-03",
-        "an absent blob is INTERNAL",
+        "an absent blob is INTERNAL in batches",
         &[Bend::BatchReadOut(|_, answer, contents| {
             for response in with_code(answer, Code::NotFound) {
                 let known = |hash: &str| {
