@@ -15,8 +15,8 @@ test *args:
     cargo test --workspace {{ args }}
 
 # The promises, checked against nodes over one Tier 2 in so many random histories; `just test` runs some hundreds.
-model cases="10000":
-    MODEL_CASES={{ cases }} cargo test -p gorego --test it mesh::model
+model cases="10000" seed=`date +%s`:
+    MODEL_CASES={{ cases }} MODEL_SEED={{ seed }} cargo test -p gorego --test it mesh::model -- --nocapture
 
 # How soon a node notices that Tier 2 is back, and how soon calls fail meanwhile: real times, printed and never judged.
 recovery rounds="50":
