@@ -654,7 +654,8 @@ fn no_answer_of_any_node_is_other_than_the_promises_allow() {
         1 => Just(Mode::Bypass),
     ];
     let cases = (1..4_usize, mode, prop::collection::vec(op(), 1..60));
-    let run = TestRunner::new_with_rng(config, rng).run(&cases, |(nodes, mode, ops)| check(nodes, mode, &ops));
+    let run =
+        TestRunner::new_with_rng(config, rng).run(&cases, |(nodes, mode, ops)| check(nodes, mode, &ops));
     if let Err(failure) = run {
         panic!("{failure}");
     }
