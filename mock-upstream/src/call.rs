@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use proto::REQUEST_METADATA_HEADER;
 use proto::reapi::RequestMetadata;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::connection::ConnectionState;
@@ -199,9 +200,10 @@ impl CallHandle {
 
 /// `tool_invocation_id`, if the client says so.
 fn invocation(headers: &http::HeaderMap) -> String {
-    let metadata = headers.get(REQUEST_METADATA_HEADER).and_then(|value| {
-        let value = tonic::metadata::BinaryMetadataValue::try_from(value.as_bytes()).ok()?;
-        RequestMetadata::decode(value.to_bytes().ok()?).ok()
+    let headers = MetadataMap::from_headers(headers.clone());
+    let metadata = headers.get_bin(REQUEST_METADATA_HEADER).and_then(|value| {
+        let bytes = value.to_bytes().ok()?;
+        RequestMetadata::decode(bytes).ok()
     });
     metadata.unwrap_or_default().tool_invocation_id
 }
@@ -340,5 +342,27 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::metadata::MetadataValue;
+
+    use super::*;
+
+    #[test]
+    fn the_invocation_is_read_from_the_metadata_and_empty_without() {
+        let metadata = RequestMetadata {
+            tool_invocation_id: "an invocation".to_owned(),
+            ..RequestMetadata::default()
+        };
+        let mut headers = MetadataMap::new();
+        headers.insert_bin(
+            REQUEST_METADATA_HEADER,
+            MetadataValue::from_bytes(&metadata.encode_to_vec()),
+        );
+        assert_eq!(invocation(&headers.into_headers()), "an invocation");
+        assert_eq!(invocation(&http::HeaderMap::new()), "");
     }
 }
