@@ -212,6 +212,15 @@ impl Metrics {
             "Reads answered, by tier and kind.",
             &["tier", "kind"],
         );
+        let repairs = make.counters(
+            "gorego_repairs_total",
+            "Uploads from tier 1 of blobs that tier 2 lost, by outcome.",
+            &["outcome"],
+        );
+        // Shown before the first: to an operator, no repair is news as well.
+        for outcome in ["ok", "failed", "refused"] {
+            repairs.with_label_values(&[outcome]);
+        }
         let misses = make.counters("gorego_misses_total", "Reads that neither tier had.", &["kind"]);
         Metrics {
             calls: CallMetrics {
@@ -330,11 +339,7 @@ impl Metrics {
                     "gorego_uploads_early_total",
                     "Blobs acknowledged on tier 2's fresh word that it has them.",
                 ),
-                repairs: make.counters(
-                    "gorego_repairs_total",
-                    "Uploads from tier 1 of blobs that tier 2 lost, by outcome.",
-                    &["outcome"],
-                ),
+                repairs,
                 repaired_bytes: make.counter(
                     "gorego_repaired_bytes_total",
                     "Bytes of blobs that tier 2 has again.",
