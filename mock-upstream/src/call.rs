@@ -175,11 +175,12 @@ impl CallHandle {
 
     /// Notes how it ended; the first word counts.
     pub(crate) fn end(&self, outcome: Outcome) {
-        let ended_at = self.shared.log.now();
+        let (ended_at, next) = (self.shared.log.now(), self.shared.log.next_index());
         self.shared.log.change(self.index, |call| {
             if call.outcome == Outcome::Open {
                 call.outcome = outcome;
                 call.ended_at = Some(ended_at);
+                call.ended_before = Some(next);
             }
         });
     }

@@ -106,6 +106,8 @@ pub struct Call {
     /// When it arrived, since the mock began.
     pub arrived_at: Duration,
     pub ended_at: Option<Duration>,
+    /// Calls from this index on arrived when it had ended: an order where all happens in one instant of paused time.
+    pub ended_before: Option<u64>,
     /// Rules that took effect in it, in that order.
     pub fired: Vec<Firing>,
     /// What was answered, true or not, about what it named. A Write of which less than all was said to be committed
@@ -134,6 +136,7 @@ impl Call {
             outcome: Outcome::Open,
             arrived_at: Duration::ZERO,
             ended_at: None,
+            ended_before: None,
             fired: Vec::new(),
             told: Vec::new(),
             result: None,

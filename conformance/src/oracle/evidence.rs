@@ -64,6 +64,22 @@ impl<'a> Evidence<'a> {
             })
     }
 
+    /// All that Tier 2 said of a blob, for people: what, in which call, sent and answered when.
+    pub(super) fn words(&self, digest: &Digest) -> String {
+        let said = |call: &Call| {
+            let told = call.told(digest)?;
+            let ended = call.ended_at.map_or(f64::INFINITY, |at| at.as_secs_f64());
+            let arrived = call.arrived_at.as_secs_f64();
+            Some(format!(
+                "{told:?} ({}, {arrived:.3} to {ended:.3} s)",
+                call.method
+            ))
+        };
+        let words: Vec<String> = self.seen.after.iter().filter_map(said).collect();
+        let sent = self.seen.sent_at.as_secs_f64();
+        format!("[{}] before or after {sent:.3} s", words.join(", "))
+    }
+
     /// Whether Tier 2 sent wrong bytes for it twice, so that it may be called missing.
     pub(super) fn was_wrong_twice(&self, digest: &Digest) -> bool {
         let reads = self.seen.after.iter().filter(|call| is_fetch(call, digest));
@@ -198,7 +214,16 @@ fn says_present(call: &Call, digest: &Digest) -> bool {
 }
 
 fn says_missing(call: &Call, digest: &Digest) -> bool {
-    let whole = call.outcome == Outcome::Failed(Code::NotFound) && call.digests.contains(digest);
+    // That something is missing for a write, or for a question about many, says nothing of the blob.
+    let reads = [
+        method::READ,
+        method::BATCH_READ,
+        method::GET_TREE,
+        method::GET_ACTION,
+    ];
+    let whole = call.outcome == Outcome::Failed(Code::NotFound)
+        && reads.contains(&call.method.as_str())
+        && call.digests.contains(digest);
     whole || call.told(digest) == Some(Told::Missing)
 }
 
@@ -214,5 +239,5 @@ fn voids(later: &Call, earlier: &Call, digest: &Digest) -> bool {
 }
 
 fn is_after(later: &Call, earlier: &Call) -> bool {
-    later.index > earlier.index && earlier.ended_at.is_some_and(|ended| ended <= later.arrived_at)
+    earlier.ended_before.is_some_and(|next| later.index >= next)
 }

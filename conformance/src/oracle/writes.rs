@@ -81,9 +81,10 @@ pub(super) fn action(
 fn acknowledged(evidence: &Evidence<'_>, digest: &Digest) -> Finding {
     let kept = evidence.said_present(digest, evidence.times.write_lease);
     Finding::of(Promise::P1, kept, || {
+        let words = evidence.words(digest);
         format!(
-            "{digest} was acknowledged without tier 2's word, in {:?}",
-            evidence.seen.ask
+            "{digest} was acknowledged without tier 2's word, in {}; it said {words}",
+            evidence.seen
         )
     })
 }

@@ -135,6 +135,9 @@ async fn the_log_tells_what_was_answered_about_each_blob_true_or_not() {
     ];
     assert_eq!(told, expected);
     assert_eq!(calls.first().unwrap().told(&absent), Some(Told::Missing));
+    // One after another: each had ended when the next one arrived.
+    let after: Vec<_> = calls.iter().map(|call| call.ended_before).collect();
+    assert_eq!(after, (1..=7).map(Some).collect::<Vec<_>>());
 }
 
 #[tokio::test]
