@@ -28,6 +28,7 @@ check:
     cargo clippy --workspace --all-targets --quiet -- -D warnings
     RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --quiet
     ci/cargo-deny
+    ci/mutants/run --check
 
 # Builds a sample Bazel project through the node, in scenarios, and prints a table (`just e2e --help`).
 e2e *args:
@@ -40,6 +41,10 @@ conformance *args:
 # Whole nodes in trouble: scenarios, then every fault of Tier 2 in every call (`just faults --help`).
 faults *args:
     cargo test --quiet -p gorego --test faults -- {{ args }}
+
+# Breaks each promise by a patch in a copy of the tree, and requires that its test notices. Takes long: for the night.
+mutants *args:
+    ci/mutants/run {{ args }}
 
 # Starts a node with the embedded Tier 2.
 run *args:

@@ -213,9 +213,7 @@ fn follow(tasks: &TaskGroup, mut readiness: Readiness, health: crate::grpc::Heal
 fn tier1_options(config: &Config) -> Tier1Options {
     Tier1Options {
         dir: config.tier1.dir.clone(),
-        max_bytes: config.tier1.max_size.bytes(),
-        high_bytes: config.tier1.watermarks.high_bytes(),
-        low_bytes: config.tier1.watermarks.low_bytes(),
+        watermarks: config.tier1.watermarks,
         blob_bytes_max: config.tier1.max_blob_size.bytes(),
     }
 }

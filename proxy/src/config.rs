@@ -33,7 +33,7 @@ use self::field::{Effective, Reader};
 use self::layer::Layer;
 use self::settings::Settings;
 
-pub use self::checked::{Config, Limits, Tier1, Tier2, Tier2Place, Upstream, Watermarks};
+pub use self::checked::{Config, Limits, Tier1, Tier2, Tier2Place, Upstream};
 pub use self::fault::{ConfigErrors, Fault, Origin, Position};
 pub use self::field::{Field, fields};
 pub use self::instances::UpstreamInstances;

@@ -20,3 +20,4 @@ pub mod task;
 pub mod tier1;
 pub mod tier2;
 pub mod tiered;
+pub mod watermarks;

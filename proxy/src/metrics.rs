@@ -171,6 +171,8 @@ pub struct Tier1Metrics {
     pub errors: IntCounterVec,
     /// 1 once the index is loaded.
     pub loaded: IntGauge,
+    /// 1 while the disk hangs or fails, and is not asked.
+    pub passed_over: IntGauge,
 }
 
 /// The far store.
@@ -370,6 +372,10 @@ impl Metrics {
                     &["op"],
                 ),
                 loaded: make.gauge("gorego_tier1_loaded", "1 once the index is loaded."),
+                passed_over: make.gauge(
+                    "gorego_tier1_passed_over",
+                    "1 while the disk hangs or fails, and is not asked.",
+                ),
             },
             tier2: Tier2Metrics {
                 total: make.counters(

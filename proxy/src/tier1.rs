@@ -4,6 +4,7 @@
 //! of what is there lives in memory and is made anew at each start. The janitor keeps the disk that all of it takes under
 //! the marks, and is the only one that removes files. Nothing is synced: see `tier1/format.rs` for why that is safe.
 
+mod breaker;
 pub mod disk;
 mod faults;
 mod format;
@@ -18,7 +19,6 @@ mod staged;
 mod store;
 #[cfg(test)]
 mod tests;
-mod watermarks;
 
 use std::io;
 use std::path::PathBuf;
@@ -28,7 +28,10 @@ use crate::call::{BlobKey, Scope};
 use crate::digest::Digest;
 use crate::metrics::Tier1Metrics;
 use crate::task::TaskGroup;
+use crate::watermarks::Watermarks;
 
+#[cfg(test)]
+pub(crate) use self::breaker::COOL_DOWN;
 pub use self::disk::{Disk, SystemDisk};
 pub use self::pinned::Pinned;
 pub use self::staged::{Staged, StagedReader};
@@ -39,12 +42,8 @@ use self::store::Store;
 pub struct Tier1Options {
     /// Directory of its own. Made when absent.
     pub dir: PathBuf,
-    /// Allocated bytes that blobs and files being written may take together.
-    pub max_bytes: u64,
-    /// Allocated bytes above which eviction begins.
-    pub high_bytes: u64,
-    /// Allocated bytes at which eviction ends.
-    pub low_bytes: u64,
+    /// How much of the disk blobs and files being written may take together, in allocated bytes.
+    pub watermarks: Watermarks,
     /// Length of the largest blob that is kept.
     pub blob_bytes_max: u64,
 }

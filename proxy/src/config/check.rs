@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::checked::{Ac, Config, Limits, Tier1, Tier2, Tier2Place, Upstream, Watermarks};
+use super::checked::{Ac, Config, Limits, Tier1, Tier2, Tier2Place, Upstream};
 use super::fault::{Fault, Faults, Origin};
 use super::field::Effective;
 use super::instances::{self, Members, SplitGroup, UpstreamInstances};
@@ -12,6 +12,7 @@ use super::settings::{AcSettings, LimitsSettings, Settings, Tier1Settings, Tier2
 use super::show;
 use super::size::ByteSize;
 use crate::call::InstanceName;
+use crate::watermarks::Watermarks;
 
 /// Below this the watermarks are too close together for any real blob.
 const TIER1_SIZE_MIN: ByteSize = ByteSize(1024 * 1024);
@@ -43,7 +44,6 @@ pub(crate) fn check(settings: Settings, effective: &[Effective], faults: &mut Fa
         http_addr: settings.http_addr,
         tier1: Tier1 {
             dir: settings.tier1.dir,
-            max_size: settings.tier1.max_size,
             watermarks: watermarks?,
             write: settings.tier1.write,
             max_blob_size,
@@ -161,7 +161,11 @@ impl Checks<'_> {
             format!("a size of at least {TIER1_SIZE_MIN}"),
         );
         let bytes = |part: Percent| part.of(tier1.max_size.bytes());
-        let watermarks = Watermarks::new(bytes(tier1.high_watermark), bytes(tier1.low_watermark));
+        let watermarks = Watermarks::new(
+            tier1.max_size.bytes(),
+            bytes(tier1.high_watermark),
+            bytes(tier1.low_watermark),
+        );
         self.require(
             tier1.low_watermark <= tier1.high_watermark,
             &["tier1.low_watermark", "tier1.high_watermark"],

@@ -10,6 +10,7 @@ use super::size::ByteSize;
 use super::url::UpstreamUrl;
 use super::words::{Repair, Tier1Write, WhenDown};
 use crate::call::ShareGroups;
+use crate::watermarks::Watermarks;
 
 /// Everything that can be configured. Only [`super::load`] makes one, so its fields agree with each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,39 +45,10 @@ pub struct Ac {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tier1 {
     pub dir: PathBuf,
-    pub max_size: ByteSize,
     pub watermarks: Watermarks,
     pub write: Tier1Write,
     /// Larger blobs are not kept. At most half of `max_size`.
     pub max_blob_size: ByteSize,
-}
-
-/// Where eviction starts and stops, in allocated bytes. The low one is never above the high one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watermarks {
-    high_bytes: u64,
-    low_bytes: u64,
-}
-
-impl Watermarks {
-    /// `None` if the low watermark is above the high one.
-    #[must_use]
-    pub fn new(high_bytes: u64, low_bytes: u64) -> Option<Self> {
-        (low_bytes <= high_bytes).then_some(Self {
-            high_bytes,
-            low_bytes,
-        })
-    }
-
-    #[must_use]
-    pub fn high_bytes(self) -> u64 {
-        self.high_bytes
-    }
-
-    #[must_use]
-    pub fn low_bytes(self) -> u64 {
-        self.low_bytes
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

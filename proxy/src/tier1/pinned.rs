@@ -88,7 +88,7 @@ impl Pinned {
     pub async fn read(&self, range: ByteRange, len_max: usize) -> Result<Bytes, Tier1Error> {
         let span = self.span(range, len_max);
         let pin = Arc::clone(&self.0);
-        self.0.store.in_time(move |_| pin.read(span)).await
+        self.0.store.read_in_time(move |_| pin.read(span)).await
     }
 
     fn span(&self, range: ByteRange, len_max: usize) -> Span {

@@ -56,6 +56,9 @@ impl Staged {
             return Err(Tier1Error::Full);
         }
         store.opened().await?;
+        if store.is_passed_over() {
+            return Err(Tier1Error::Slow);
+        }
         // One page, for the trailer: so a disk that is full is noticed before the first byte.
         store.reserve(PAGE_BYTES)?;
         let reserved = Reserved {

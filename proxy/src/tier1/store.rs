@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
+use super::breaker::{Breaker, Turn, Word};
 use super::disk::Disk;
 use super::faults::{Faults, Op};
 use super::format;
@@ -18,12 +19,12 @@ use super::layout::{Layout, Place, ScopeTag};
 use super::leaving::Leaving;
 use super::pinned::OpenBlob;
 use super::policy::{EntryId, Lru};
-use super::watermarks::Watermarks;
 use super::{Tier1Error, Tier1Options};
 use crate::call::{BlobKey, Scope};
 use crate::digest::Digest;
 use crate::metrics::Tier1Metrics;
 use crate::task::TaskGroup;
+use crate::watermarks::Watermarks;
 
 /// Locks that put renames and removals of one path in an order. So many that two blobs seldom share one.
 const PATH_LOCKS: usize = 64;
@@ -55,6 +56,7 @@ pub(super) struct Store {
     process: String,
     staging_files: AtomicU64,
     steps: Arc<Semaphore>,
+    breaker: Mutex<Breaker>,
     path_locks: [Mutex<()>; PATH_LOCKS],
     leaving: Mutex<Vec<Leaving>>,
     /// Set when something was refused for want of room: the janitor makes some even below the high mark.
@@ -88,10 +90,10 @@ impl Store {
         tasks: TaskGroup,
         metrics: Tier1Metrics,
     ) -> Store {
-        let watermarks = Watermarks::new(options.max_bytes, options.high_bytes, options.low_bytes);
+        let watermarks = options.watermarks;
         metrics
             .max_bytes
-            .set(i64::try_from(options.max_bytes).unwrap_or(i64::MAX));
+            .set(i64::try_from(watermarks.max_bytes()).unwrap_or(i64::MAX));
         metrics.loaded.set(0);
         Store {
             layout: Layout::new(options.dir),
@@ -110,6 +112,7 @@ impl Store {
             process: uuid::Uuid::new_v4().simple().to_string(),
             staging_files: AtomicU64::new(0),
             steps: Arc::new(Semaphore::new(DISK_STEPS_MAX)),
+            breaker: Mutex::default(),
             path_locks: std::array::from_fn(|_| Mutex::default()),
             leaving: Mutex::default(),
             starved: AtomicBool::new(false),
@@ -151,6 +154,41 @@ impl Store {
                 Err(Tier1Error::Slow)
             }
         }
+    }
+
+    /// As [`Store::in_time`], for reading a copy. While the disk is passed over this is [`Tier1Error::Slow`] at once.
+    pub(super) async fn read_in_time<T: Send + 'static>(
+        self: &Arc<Store>,
+        step: impl FnOnce(&Arc<Store>) -> Result<T, Tier1Error> + Send + 'static,
+    ) -> Result<T, Tier1Error> {
+        if self.breaker.lock().ask(Instant::now()) == Word::PassOver {
+            return Err(Tier1Error::Slow);
+        }
+        let read = self.in_time(step).await;
+        let turn = match &read {
+            // A file that is damaged or gone was read, or looked for.
+            Ok(_) | Err(Tier1Error::Damaged | Tier1Error::Gone | Tier1Error::Full) => {
+                self.breaker.lock().succeeded()
+            }
+            Err(Tier1Error::Slow | Tier1Error::Io(_)) => self.breaker.lock().failed(Instant::now()),
+        };
+        match turn {
+            None => {}
+            Some(Turn::Opened) => {
+                self.metrics.passed_over.set(1);
+                tracing::error!(dir = %self.layout.dir().display(), "the disk of tier 1 hangs or fails, and is passed over");
+            }
+            Some(Turn::Closed) => {
+                self.metrics.passed_over.set(0);
+                tracing::info!(dir = %self.layout.dir().display(), "the disk of tier 1 is in use again");
+            }
+        }
+        read
+    }
+
+    /// Whether the disk is passed over.
+    pub(super) fn is_passed_over(&self) -> bool {
+        self.breaker.lock().is_open()
     }
 
     /// Milliseconds since the store was opened.

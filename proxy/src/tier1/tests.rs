@@ -112,9 +112,7 @@ impl Node {
 fn options(dir: &Path, max_bytes: u64) -> Tier1Options {
     Tier1Options {
         dir: dir.to_owned(),
-        max_bytes,
-        high_bytes: max_bytes / 10 * 9,
-        low_bytes: max_bytes / 10 * 8,
+        watermarks: Watermarks::new(max_bytes, max_bytes / 10 * 9, max_bytes / 10 * 8).unwrap(),
         blob_bytes_max: 64 * MIB,
     }
 }

@@ -76,7 +76,10 @@ impl Harness {
     /// A node over a mock that others may be over as well. What was said of the mock is for one that is made here.
     pub(crate) async fn start_over(self, mock: Mock) -> Site {
         let dir = tempfile::tempdir().unwrap();
-        let mut fields = vec![("tier1.dir", path_text(&dir.path().join("tier1")))];
+        let mut fields = Vec::new();
+        if self.fields.iter().all(|(field, _)| *field != "tier1.dir") {
+            fields.push(("tier1.dir", path_text(&dir.path().join("tier1"))));
+        }
         if self.embedded {
             fields.push(("tier2.dir", path_text(&dir.path().join("tier2"))));
         } else {
@@ -214,6 +217,11 @@ impl Site {
     pub(crate) fn upstream_reads(&self, digest: &Digest) -> usize {
         let calls = self.mock.calls().digest(digest);
         calls.clone().method(method::READ).count() + calls.method(method::BATCH_READ).count()
+    }
+
+    /// Tier 1's directory, where no other was set.
+    pub(crate) fn tier1_dir(&self) -> PathBuf {
+        self.dir.path().join("tier1")
     }
 
     /// The file of a blob in Tier 1.

@@ -30,6 +30,7 @@ mod repair;
 mod restart;
 mod scopes;
 mod storm;
+mod tier1_troubles;
 mod touches;
 mod trees;
 mod uploads;

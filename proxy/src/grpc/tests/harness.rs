@@ -227,9 +227,7 @@ pub(super) fn framed(message: &[u8]) -> Vec<u8> {
 async fn tiered(tier2: &Arc<MemoryTier2>, metrics: &Metrics, tasks: &TaskGroup) -> Tiered {
     let options = Tier1Options {
         dir: "/tier1".into(),
-        max_bytes: 1 << 30,
-        high_bytes: 950 << 20,
-        low_bytes: 900 << 20,
+        watermarks: crate::watermarks::Watermarks::new(1 << 30, 950 << 20, 900 << 20).unwrap(),
         blob_bytes_max: 1 << 30,
     };
     let tier1 = Tier1::open(options, Arc::new(MemoryDisk::new()), tasks, metrics.tier1.clone());

@@ -225,3 +225,46 @@ async fn a_mark_torn_by_a_power_cut_is_written_again() {
         assert_eq!(get(&node.tier1, &key(&bytes)).await.unwrap().unwrap(), bytes);
     }
 }
+
+/// Lets virtual time pass although a thread hangs at the disk, which stops the clock of a paused runtime.
+async fn while_time_passes<T>(work: impl Future<Output = T>) -> T {
+    let mut work = Box::pin(work);
+    loop {
+        if let std::task::Poll::Ready(done) = futures::poll!(&mut work) {
+            return done;
+        }
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_not_asked_after_a_few_times_and_then_tried_by_one_at_a_time() {
+    // P10
+    let node = Node::new().await;
+    let bytes = blob(1, 100);
+    let key = key(&bytes);
+    let pinned = node.put(&key, &bytes).await;
+    let whole = ByteRange::whole(&key.digest);
+    node.disk.make_cold();
+    node.disk.hold(Step::Read);
+    let mut costs = Vec::new();
+    for pause in [0, 0, 0, 0, 0, COOL_DOWN.as_secs(), 0] {
+        tokio::time::advance(Duration::from_secs(pause)).await;
+        let since = tokio::time::Instant::now();
+        let read = while_time_passes(pinned.read(whole, 100)).await;
+        costs.push((since.elapsed().as_secs(), matches!(read, Err(Tier1Error::Slow))));
+    }
+    let staged = while_time_passes(node.tier1.stage(&key)).await;
+    // First of all, since a test that fails waits for threads at the disk.
+    node.disk.release(Step::Read);
+    assert!(matches!(staged, Err(Tier1Error::Slow)), "{staged:?}");
+    let (asked, passed_over) = ((5, true), (0, true));
+    let expected = [asked, asked, asked, passed_over, passed_over, asked, passed_over];
+    assert_eq!(costs, expected);
+    assert_eq!((node.errors("wait"), node.metrics.passed_over.get()), (4, 1));
+
+    tokio::time::sleep(COOL_DOWN).await;
+    assert_eq!(pinned.read(whole, 100).await.unwrap(), bytes);
+    assert_eq!(node.metrics.passed_over.get(), 0);
+    assert_eq!(pinned.read(whole, 100).await.unwrap(), bytes);
+}

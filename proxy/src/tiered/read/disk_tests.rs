@@ -13,6 +13,7 @@ use super::super::pending::PendingCopy;
 use super::super::read_harness::{Harness, MIB, noise, part, take};
 use super::STAGED_FILLS_MAX;
 use crate::digest::Digest;
+use crate::tier1::COOL_DOWN;
 use crate::tier1::disk::memory::Step;
 
 fn not_kept(harness: &Harness, reason: &str) -> u64 {
@@ -315,4 +316,64 @@ async fn batches_on_a_disk_that_hangs_hold_bounded_memory() {
     harness.disk.release(Step::Create);
     assert!((1..=64).contains(&held), "{held} MiB");
     harness.landed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_again_and_again_is_passed_over_until_a_trial_finds_it_well() {
+    // P5, P10
+    let harness = Harness::new().await;
+    let blobs: Vec<Bytes> = (0..8).map(|number| noise(MIB + number)).collect();
+    let mut digests = Vec::new();
+    for bytes in &blobs {
+        digests.push(plant_twice(&harness, bytes).await);
+    }
+    harness.disk.make_cold();
+    harness.disk.hold(Step::Read);
+    let mut read = Vec::new();
+    for digest in &digests {
+        read.push(while_time_passes(harness.read(digest)).await);
+    }
+    let passed_over = harness.metrics.tier1.passed_over.get();
+    // First of all, since a test that fails waits for threads at the disk.
+    harness.disk.release(Step::Read);
+    for (read, bytes) in read.into_iter().zip(&blobs) {
+        assert_eq!(read.unwrap(), *bytes);
+    }
+    assert_eq!(passed_over, 1);
+    assert_eq!(
+        harness.metrics.tier1.dropped.get(),
+        0,
+        "nothing is known against the copies"
+    );
+    harness.landed().await;
+
+    tokio::time::sleep(COOL_DOWN).await;
+    let asked = harness.tier2.count("read");
+    for (digest, bytes) in digests.iter().zip(&blobs) {
+        assert_eq!(harness.read(digest).await.unwrap(), *bytes);
+    }
+    assert_eq!(harness.tier2.count("read"), asked, "tier 1 has them all");
+    assert_eq!(harness.metrics.tier1.passed_over.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_every_read_loses_few_of_its_copies() {
+    // P5
+    let harness = Harness::new().await;
+    let blobs: Vec<Bytes> = (0..10).map(|number| noise(MIB + number)).collect();
+    let mut digests = Vec::new();
+    for bytes in &blobs {
+        digests.push(plant_twice(&harness, bytes).await);
+    }
+    harness.disk.make_cold();
+    harness.disk.fail(Step::Read, ErrorKind::Other); // EIO
+    for (digest, bytes) in digests.iter().zip(&blobs) {
+        assert_eq!(harness.read(digest).await.unwrap(), *bytes);
+    }
+    assert_eq!(harness.metrics.tier1.passed_over.get(), 1);
+    assert!(
+        harness.metrics.tier1.dropped.get() <= 4,
+        "{}",
+        harness.metrics.tier1.dropped.get()
+    );
 }

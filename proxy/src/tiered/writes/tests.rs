@@ -63,9 +63,7 @@ impl Node {
         let tier1 = Tier1::open(
             Tier1Options {
                 dir: "/tier1".into(),
-                max_bytes: 1 << 30,
-                high_bytes: 950 << 20,
-                low_bytes: 900 << 20,
+                watermarks: crate::watermarks::Watermarks::new(1 << 30, 950 << 20, 900 << 20).unwrap(),
                 blob_bytes_max,
             },
             Arc::new(disk.clone()),
