@@ -34,7 +34,7 @@ check:
 e2e *args:
     ci/e2e {{ args }}
 
-# Black-box checks of the protocol against a node of its own.
+# Black-box checks of the protocol: our node, real servers, our node over them (`just conformance --all` fetches more).
 conformance *args:
     ci/conformance {{ args }}
 

@@ -5,12 +5,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use real_servers::process::last_lines;
 use tokio::process::Command;
 
 use crate::execlog::ExecutionLog;
 
-/// Lines of Bazel's output that an error shows.
-const SHOWN_LINES: usize = 40;
 /// After so long without a command the server ends by itself, should we be killed before we can end it.
 const IDLE_SECONDS: u32 = 300;
 
@@ -119,12 +118,6 @@ impl Bazel {
         );
         Ok((printed, took))
     }
-}
-
-/// The end of `text`, where programs say what went wrong.
-pub(crate) fn last_lines(text: &str) -> String {
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
 }
 
 #[cfg(test)]

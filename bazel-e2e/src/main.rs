@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use bazel_e2e::upstream::Watched;
-use bazel_e2e::{Bazel, Casd, Scenarios, Upstream};
+use bazel_e2e::{Bazel, Scenarios, Upstream};
 use clap::{Parser, ValueEnum};
+use real_servers::{Make, Server};
 
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workspace");
 
@@ -22,9 +23,18 @@ struct Arguments {
     /// buildbox-casd's program. Empty or absent: its scenarios are left out.
     #[arg(long, env = "CASD", default_value = "")]
     casd: String,
+    /// BuildGrid's program. Empty or absent: its scenarios are left out.
+    #[arg(long, env = "BUILDGRID", default_value = "")]
+    buildgrid: String,
+    /// bazel-remote's program. Empty or absent: its scenarios are left out.
+    #[arg(long, env = "BAZEL_REMOTE", default_value = "")]
+    bazel_remote: String,
     /// Scenarios over these only (may be repeated). The build without a cache is then left out too.
     #[arg(long = "tier2", value_enum)]
     only: Vec<Tier2>,
+    /// The smoke scenario over a server that runs already, and nothing else: MAKE=URL.
+    #[arg(long, value_parser = over, conflicts_with = "only")]
+    over: Option<(Make, String)>,
     /// Leaves the nodes' and Bazel's files and logs in place.
     #[arg(long)]
     keep: bool,
@@ -34,7 +44,11 @@ struct Arguments {
 enum Tier2 {
     Mock,
     Embedded,
+    #[value(name = "buildbox-casd", alias = "casd")]
     Casd,
+    #[value(name = "buildgrid")]
+    BuildGrid,
+    BazelRemote,
 }
 
 impl Arguments {
@@ -42,9 +56,27 @@ impl Arguments {
         self.only.is_empty() || self.only.contains(&tier2)
     }
 
-    fn has_casd(&self) -> bool {
-        !self.casd.is_empty()
+    fn program(&self, make: Make) -> Option<&Path> {
+        let program = match make {
+            Make::Casd => &self.casd,
+            Make::BuildGrid => &self.buildgrid,
+            Make::BazelRemote => &self.bazel_remote,
+        };
+        (!program.is_empty()).then_some(Path::new(program))
     }
+
+    fn wants_real(&self, make: Make) -> bool {
+        self.wants(match make {
+            Make::Casd => Tier2::Casd,
+            Make::BuildGrid => Tier2::BuildGrid,
+            Make::BazelRemote => Tier2::BazelRemote,
+        })
+    }
+}
+
+fn over(text: &str) -> Result<(Make, String), String> {
+    let (make, url) = text.split_once('=').ok_or("a server that runs is MAKE=URL")?;
+    Ok((Make::from_str(make, true)?, url.to_owned()))
 }
 
 #[tokio::main]
@@ -87,6 +119,13 @@ async fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn all(arguments: &Arguments, scenarios: &mut Scenarios, dir: &Path) -> Result<()> {
+    if let Some((make, url)) = &arguments.over {
+        let upstream = Upstream::Given(*make, url.clone());
+        return scenarios
+            .smoke(&upstream)
+            .await
+            .with_context(|| format!("over {make}"));
+    }
     if arguments.only.is_empty() {
         scenarios.without_cache().await?;
     }
@@ -102,13 +141,27 @@ async fn all(arguments: &Arguments, scenarios: &mut Scenarios, dir: &Path) -> Re
             .await
             .context("over the embedded tier 2")?;
     }
-    if arguments.wants(Tier2::Casd) && arguments.has_casd() {
-        let casd = Casd::start(Path::new(&arguments.casd), &dir.join("casd")).await?;
-        let upstream = Upstream::Casd(Box::new(casd));
-        scenarios.smoke(&upstream).await.context("over buildbox-casd")?;
+    for make in Make::ALL.into_iter().filter(|make| arguments.wants_real(*make)) {
+        let Some(program) = arguments.program(make) else {
+            // Asked for by name, its absence is a fault.
+            ensure!(
+                arguments.only.is_empty(),
+                "{make} is not there ({})",
+                make.variable()
+            );
+            eprintln!(
+                "e2e: {make} is not there ({}): its scenarios are left out",
+                make.variable()
+            );
+            continue;
+        };
+        let server = Server::process(make, program, &dir.join(make.name())).await?;
+        let upstream = Upstream::Real(Box::new(server));
+        scenarios
+            .smoke(&upstream)
+            .await
+            .with_context(|| format!("over {make}"))?;
         upstream.stop().await?;
-    } else if arguments.wants(Tier2::Casd) {
-        eprintln!("e2e: buildbox-casd is not there (--casd, CASD): its scenarios are left out");
     }
     Ok(())
 }

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use mock_upstream::{Counts, Digest, Match, Mock, method};
-
-use crate::casd::Casd;
-use crate::node::Node;
+use real_servers::{Make, Node, Server};
 
 /// The instance name that Bazel uses when it is told none.
 const INSTANCE: &str = "";
@@ -21,7 +19,9 @@ pub enum Upstream {
     /// The node's own.
     Embedded,
     /// A server of another make.
-    Casd(Box<Casd>),
+    Real(Box<Server>),
+    /// One that runs already, at this address.
+    Given(Make, String),
 }
 
 /// A mock with the questions that scenarios ask of it.
@@ -43,19 +43,19 @@ impl Upstream {
         match self {
             Upstream::Mock(_) => "mock-upstream",
             Upstream::Embedded => "embedded",
-            Upstream::Casd(_) => "buildbox-casd",
+            Upstream::Real(server) => server.make().name(),
+            Upstream::Given(make, _) => make.name(),
         }
     }
 
     /// Targets whose actions this server never gives back, however it is asked. A scenario fails when one of them has become a
-    /// hit, so that the list stays true.
+    /// hit for a node that has seen nothing of it, so that the list stays true.
     #[must_use]
     pub fn forgets(&self) -> &'static [&'static str] {
         match self {
             Upstream::Mock(_) | Upstream::Embedded => &[],
-            // It calls a result with a tree incomplete until each Directory in the tree is a blob of its own. Nothing asks
-            // clients for that (AC-GET-05), and Bazel uploads only the tree.
-            Upstream::Casd(_) => &["//smoke:tree"],
+            Upstream::Real(server) => server.make().forgets(),
+            Upstream::Given(make, _) => make.forgets(),
         }
     }
 
@@ -65,7 +65,8 @@ impl Upstream {
         match self {
             Upstream::Mock(mock) => Some(mock.url()),
             Upstream::Embedded => None,
-            Upstream::Casd(casd) => Some(casd.url().to_owned()),
+            Upstream::Real(server) => Some(server.url()),
+            Upstream::Given(_, url) => Some(url.clone()),
         }
     }
 
@@ -76,7 +77,7 @@ impl Upstream {
     pub async fn calls(&self, node: &Node) -> Result<u64> {
         match self {
             Upstream::Mock(mock) => Ok(mock.mark()),
-            Upstream::Embedded | Upstream::Casd(_) => node.tier2_calls().await,
+            Upstream::Embedded | Upstream::Real(_) | Upstream::Given(..) => node.tier2_calls().await,
         }
     }
 
@@ -87,8 +88,8 @@ impl Upstream {
     pub async fn stop(self) -> Result<()> {
         match self {
             Upstream::Mock(mock) => mock.0.stop().await,
-            Upstream::Embedded => {}
-            Upstream::Casd(casd) => casd.stop().await?,
+            Upstream::Embedded | Upstream::Given(..) => {}
+            Upstream::Real(server) => server.end().await?,
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{DOWNLOAD_ALL, DOWNLOAD_MINIMAL, Scenarios, say};
 use crate::execlog::ExecutionLog;
-use crate::node::Node;
 use crate::upstream::{Upstream, Watched};
+use real_servers::Node;
 
 /// Chains of actions, trees, binaries that later actions run: what a client that downloads little has to fetch when an action
 /// in the middle of it was lost.

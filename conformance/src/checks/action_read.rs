@@ -1,6 +1,6 @@
 //! GetActionResult.
 
-use proto::reapi::{Directory, DirectoryNode, FileNode, OutputDirectory, Tree};
+use proto::reapi::{Action, Directory, DirectoryNode, FileNode, OutputDirectory, Tree};
 
 use super::prelude::*;
 
@@ -25,9 +25,20 @@ pub(super) const CHECKS: &[Check] = &[
     check!("AC-GET-21", large_tree),
 ];
 
-/// The key of a fresh action, which is in the CAS as a client has to put it there.
+/// The key of a fresh action, which is in the CAS as a client has to put it there: a whole one, for some servers read it.
 pub(super) async fn action(t: &Target) -> Result<Digest, Stop> {
-    Ok(t.stored(40).await?.digest)
+    whole_action(t, 40).await
+}
+
+/// An action that takes `bytes` bytes, at most 127, in the CAS.
+pub(super) async fn whole_action(t: &Target, bytes: usize) -> Result<Digest, Stop> {
+    let action = Action {
+        salt: Blob::random(bytes - 2).bytes, // behind a tag and a length
+        ..Default::default()
+    };
+    let action = Blob::of(action.encode_to_vec());
+    t.put(&action).await?;
+    Ok(action.digest)
 }
 
 pub(super) fn file(path: &str, digest: &Digest) -> OutputFile {

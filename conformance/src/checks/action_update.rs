@@ -2,7 +2,7 @@
 
 use proto::reapi::{Action, Command, ResultsCachePolicy};
 
-use super::action_read::{action, file, round_trip, with_files};
+use super::action_read::{action, file, round_trip, whole_action, with_files};
 use super::prelude::*;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -241,7 +241,7 @@ async fn accepted_means_returned(t: Arc<Target>) -> Verdict {
 }
 
 async fn no_outputs(t: Arc<Target>) -> Verdict {
-    let action = t.stored(45).await?.digest;
+    let action = whole_action(&t, 45).await?;
     t.store_result(&action, &ActionResult::default()).await?;
     expect_eq(
         "a result without anything",

@@ -233,10 +233,10 @@ async fn batch_compressors_as_listed(t: Arc<Target>) -> Verdict {
     Ok(())
 }
 
-/// The announced limit of blobs.
+/// The announced limit of blobs. The largest number there is stands for none.
 pub(super) async fn blob_limit(t: &Target) -> Result<i64, Stop> {
     match t.cache().await?.max_cas_blob_size_bytes {
-        limit @ 1.. => Ok(limit),
+        limit if (1..i64::MAX).contains(&limit) => Ok(limit),
         _none => Err(Stop::NotOffered("no limit of blobs is announced".into())),
     }
 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
-use crate::service::{Service, free_address, http_get};
+use crate::process::{Service, free_address, http_get};
 
 /// Calls that store something, by the end of their method's name.
 const WRITES: [&str; 3] = ["/Write", "/BatchUpdateBlobs", "/UpdateActionResult"];
 
 /// The node's log, in its directory.
-pub(crate) const LOG: &str = "log";
+pub const LOG: &str = "log";
 
 /// A running node.
 #[derive(Debug)]
@@ -129,6 +129,14 @@ impl Node {
     /// If the node does not end, or says that its end was not clean.
     pub async fn stop(self) -> Result<()> {
         self.service.stop().await
+    }
+
+    /// Ends the node as a crash does. What is in its directory stays.
+    ///
+    /// # Errors
+    /// If it has ended already.
+    pub async fn kill(self) -> Result<()> {
+        self.service.kill().await
     }
 
     /// Ends the node and removes its Tier 1.

@@ -1,9 +1,9 @@
-//! A server in a process of its own: started, waited for, asked to end, and never left behind.
+//! A server in a process of its own: started, waited for, paused, killed or asked to end, and never left behind.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval, timeout};
 
-use crate::bazel::last_lines;
-
+/// Lines of a server's output that an error shows.
+const SHOWN_LINES: usize = 40;
 /// A server that is not ready by then will not be.
-const START_MAX: Duration = Duration::from_secs(30);
+pub(crate) const START_MAX: Duration = Duration::from_secs(30);
 /// Longer than any grace period of a node that has nothing left to do.
 const STOP_MAX: Duration = Duration::from_secs(40);
 /// Between two looks at a server that is not ready yet.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A running server. Dropped, it is killed.
 #[derive(Debug)]
@@ -31,12 +31,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts `command`; both its outputs go to the file `log`.
+    /// Starts `command`; both its outputs go to the end of the file `log`.
     ///
     /// # Errors
     /// If the program cannot be started.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Service> {
-        let file = fs_err::File::create(log)?.into_parts().0;
+        let mut options = fs_err::OpenOptions::new();
+        let file = options.create(true).append(true).open(log)?.into_parts().0;
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -87,16 +88,62 @@ impl Service {
         }
     }
 
+    /// Whether it has not ended.
+    ///
+    /// # Errors
+    /// If the system does not know.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Sends SIGSTOP: its connections stay, and it says nothing until [`Service::resume`].
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Sends SIGCONT.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Sends SIGKILL, and returns when it is gone.
+    ///
+    /// # Errors
+    /// If it had ended before.
+    pub async fn kill(mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        self.child.wait().await?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let pid = pid.ok_or_else(|| anyhow!("{} has ended already", self.name))?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Sends SIGTERM and returns how it ended.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        let status = timeout(STOP_MAX, self.child.wait()).await;
+        Ok(status.with_context(|| format!("{} ignored SIGTERM for {STOP_MAX:?}", self.name))??)
+    }
+
     /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors
     /// If it does not end, or not with exit code 0.
     pub async fn stop(mut self) -> Result<()> {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        let pid = pid.ok_or_else(|| anyhow!("{} has ended already", self.name))?;
-        kill_process(pid, Signal::TERM)?;
-        let status = timeout(STOP_MAX, self.child.wait()).await;
-        let status = status.with_context(|| format!("{} ignored SIGTERM for {STOP_MAX:?}", self.name))??;
+        let status = self.terminate().await?;
         ensure!(
             status.success(),
             "{} did not end cleanly ({status}) after SIGTERM:\n{}",
@@ -105,6 +152,13 @@ impl Service {
         );
         Ok(())
     }
+}
+
+/// The end of `text`, where programs say what went wrong.
+#[must_use]
+pub fn last_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
 }
 
 /// A loopback address that was free a moment ago: for servers that cannot tell which port they chose.
@@ -201,6 +255,52 @@ mod tests {
         assert!(
             error.contains("exit status: 64") && error.contains("no such field"),
             "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_paused_server_says_nothing_and_a_killed_one_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut service = shell(dir.path(), "exec sleep 60");
+        let stat = format!("/proc/{}/stat", service.child.id().unwrap());
+        let state = || {
+            let stat = fs_err::read_to_string(&stat).unwrap_or_default();
+            stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+        };
+        service.pause().unwrap();
+        let mut looks = interval(LOOK_EVERY);
+        while state() != Some('T') {
+            looks.tick().await;
+        }
+        service.resume().unwrap();
+        while state() == Some('T') {
+            looks.tick().await;
+        }
+        assert!(service.child.try_wait().unwrap().is_none());
+        service.kill().await.unwrap();
+        assert_eq!(state(), None);
+    }
+
+    #[tokio::test]
+    async fn what_a_server_prints_follows_what_the_one_before_printed() {
+        let dir = tempfile::tempdir().unwrap();
+        for word in ["first", "second"] {
+            let mut service = shell(dir.path(), &format!("echo {word}; sleep 60"));
+            let printed = async |service: &Service| Ok(service.printed()?.contains(word));
+            service.wait_until(printed).await.unwrap();
+            service.kill().await.unwrap();
+        }
+        let printed = fs_err::read_to_string(dir.path().join("log")).unwrap();
+        assert_eq!(printed, "first\nsecond\n");
+    }
+
+    #[test]
+    fn an_error_shows_the_end_of_the_output() {
+        let text: String = (1..=100).map(|n| format!("{n}\n")).collect();
+        let shown = last_lines(&text);
+        assert!(
+            shown.starts_with("61\n62") && shown.ends_with("99\n100"),
+            "{shown}"
         );
     }
 
