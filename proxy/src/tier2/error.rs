@@ -126,6 +126,22 @@ pub struct UpstreamStatus {
     pub details: Bytes,
 }
 
+impl UpstreamStatus {
+    /// The same for a caller to whom NOT_FOUND would mean something else than to whoever was asked: UNAVAILABLE then.
+    #[must_use]
+    pub fn never_a_miss(self) -> UpstreamStatus {
+        if self.code != Code::NotFound {
+            return self;
+        }
+        UpstreamStatus {
+            code: Code::Unavailable,
+            // They name the code that was given.
+            details: Bytes::new(),
+            ..self
+        }
+    }
+}
+
 impl fmt::Display for UpstreamStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.code, self.message)

@@ -81,7 +81,8 @@ impl Actions {
                 without_copy
             }
         };
-        let missing = writes.presence.missing_by(call, &all, freshness).await?;
+        let missing = writes.presence.missing_by(call, &all, freshness).await;
+        let missing = missing.map_err(never_a_miss)?;
         let missing = self.0.writes.repair(call, missing).await;
         match missing.first() {
             Some(missing) => Err(Flaw::Missing(*missing).into()),
@@ -268,4 +269,12 @@ fn certain(error: CallError, digest: Digest) -> CallError {
         return Flaw::Bad(digest).into();
     }
     error
+}
+
+/// A question about many blobs that Tier 2 refuses with NOT_FOUND says nothing about the action result (P5).
+fn never_a_miss(error: CallError) -> CallError {
+    match error {
+        CallError::Tier2(Tier2Error::Answered(status)) => Tier2Error::Answered(status.never_a_miss()).into(),
+        error => error,
+    }
 }

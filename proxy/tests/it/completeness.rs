@@ -375,6 +375,11 @@ async fn what_could_not_be_checked_is_neither_a_hit_nor_a_miss() {
             assert_eq!(told(&site, &whole).await, Err(refusal));
             site.mock.heal();
         }
+        // A refusal that is called NOT_FOUND says nothing about the action.
+        site.mock
+            .fail(Match::method(method::FIND_MISSING), Code::NotFound, 10);
+        assert_eq!(told(&site, &whole).await, Err(Code::Unavailable));
+        site.mock.heal();
         let misses = site.node.metrics.reads.misses.with_label_values(&["ac"]);
         assert_eq!(misses.get(), 0);
         assert_eq!(told(&site, &whole).await, Ok(whole));
