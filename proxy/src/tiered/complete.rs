@@ -273,8 +273,8 @@ fn certain(error: CallError, digest: Digest) -> CallError {
 
 /// A question about many blobs that Tier 2 refuses with NOT_FOUND says nothing about the action result (P5).
 fn never_a_miss(error: CallError) -> CallError {
-    match error {
-        CallError::Tier2(Tier2Error::Answered(status)) => Tier2Error::Answered(status.never_a_miss()).into(),
-        error => error,
+    if let CallError::Tier2(Tier2Error::Answered(status)) = error {
+        return Tier2Error::Answered(status.never_a_miss()).into();
     }
+    error
 }
