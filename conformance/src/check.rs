@@ -1,5 +1,5 @@
 //! What a check is: the id of a requirement and a function that looks whether a server meets it. What the requirement
-//! says, how strong it is and what it rests on stands in the [catalogue](crate::catalogue).
+//! says, how strong it is and what it rests on stands in the [catalogue].
 
 use std::fmt;
 use std::future::Future;
