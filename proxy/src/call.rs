@@ -248,6 +248,17 @@ pub enum Cause {
 }
 
 impl Call {
+    /// Work of the node's own that nobody asked for.
+    pub fn of_node(instance: InstanceName) -> Call {
+        Call {
+            scope: Scope::from(&instance),
+            instance,
+            deadline: None,
+            cause: Cause::Node,
+            via: Via::default(),
+        }
+    }
+
     /// The same work as the node's own: no deadline of a client's, no metadata. For fills, commits and merged calls. Whence it
     /// came stays, so that a loop is noticed whatever is shared on the way.
     pub fn for_node(&self) -> Call {

@@ -205,19 +205,12 @@ impl<T: Tier2> Tier2 for Metered<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, Scope, Via};
     use crate::digest::Function;
     use crate::metrics::Metrics;
     use crate::tier2::memory::MemoryTier2;
 
     fn call() -> Call {
-        Call {
-            scope: Scope::new(""),
-            instance: InstanceName::parse("").unwrap(),
-            deadline: None,
-            cause: Cause::Node,
-            via: Via::default(),
-        }
+        Call::of_node(InstanceName::default())
     }
 
     fn count(metrics: &Metrics, method: &str, outcome: &str) -> u64 {

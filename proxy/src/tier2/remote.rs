@@ -44,7 +44,7 @@ use super::health::{Outlook, Service};
 use super::split::collect;
 use super::{Ack, BlobStream, Losses, Offers, RawActionResult, Tier2, Tier2Error};
 use crate::blob::{ByteRange, Piece, PieceStream, Verified};
-use crate::call::{Call, Cause, InstanceName, Scope, Via};
+use crate::call::{Call, Cause, InstanceName, Via};
 use crate::digest::{ActionDigest, Digest, Function};
 use crate::metrics::Tier2Metrics;
 use crate::task::TaskGroup;
@@ -532,14 +532,7 @@ impl Tier2 for RemoteTier2 {
             Function::Sha256,
             b"nobody stores this: it is asked for to see an answer",
         );
-        let instance = InstanceName::default();
-        let call = Call {
-            scope: Scope::from(&instance),
-            instance,
-            deadline: None,
-            cause: Cause::Node,
-            via: Via::default(),
-        };
+        let call = Call::of_node(InstanceName::default());
         let left = deadline.saturating_duration_since(Instant::now());
         // The time to the first byte, so that a connection that is silent is given up with the probe.
         let patience = Patience {

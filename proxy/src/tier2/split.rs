@@ -218,7 +218,6 @@ impl<T: Tier2> Tier2 for Split<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, Scope, Via};
     use crate::digest::Function;
     use crate::tier2::memory::MemoryTier2;
 
@@ -252,13 +251,7 @@ mod tests {
     }
 
     fn call() -> Call {
-        Call {
-            scope: Scope::new(""),
-            instance: InstanceName::parse("").unwrap(),
-            deadline: None,
-            cause: Cause::Node,
-            via: Via::default(),
-        }
+        Call::of_node(InstanceName::default())
     }
 
     fn with_limit(limit_bytes: u64) -> (Arc<MemoryTier2>, Split<Arc<MemoryTier2>>) {

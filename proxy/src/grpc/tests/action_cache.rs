@@ -6,7 +6,7 @@ use proto::{reapi, wire};
 use tonic::Code;
 
 use super::harness::*;
-use crate::call::{Call, Cause, InstanceName, Scope, Via};
+use crate::call::{Call, InstanceName};
 use crate::digest::{ActionDigest, Digest, Function};
 use crate::tier2::{Offers, RawActionResult, Tier2, Tier2Error};
 
@@ -225,11 +225,5 @@ async fn hits_and_misses_of_action_results_are_counted_and_failures_are_neither(
 }
 
 fn call() -> Call {
-    Call {
-        scope: Scope::new(""),
-        instance: InstanceName::default(),
-        deadline: None,
-        cause: Cause::Node,
-        via: Via::default(),
-    }
+    Call::of_node(InstanceName::default())
 }

@@ -7,7 +7,7 @@ use proto::{reapi, wire};
 use tonic::{Code, Request};
 
 use super::harness::*;
-use crate::call::{Call, Cause, InstanceName, Scope, Via};
+use crate::call::{Call, InstanceName};
 use crate::digest::{ActionDigest, Digest, Function};
 use crate::tier2::{RawActionResult, Tier2, Tier2Error};
 
@@ -239,13 +239,7 @@ async fn an_outage_takes_nothing_from_what_is_here_and_is_no_miss() {
 }
 
 fn action_call() -> Call {
-    Call {
-        scope: Scope::new(""),
-        instance: InstanceName::default(),
-        deadline: None,
-        cause: Cause::Node,
-        via: Via::default(),
-    }
+    Call::of_node(InstanceName::default())
 }
 
 /// Puts a result into Tier 2, past the node.

@@ -3,7 +3,6 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::*;
-use crate::call::{Cause, Scope, Via};
 use crate::digest::Function;
 use crate::metrics::Metrics;
 use crate::task::TaskGroup;
@@ -52,13 +51,7 @@ impl Harness {
 }
 
 fn call() -> Call {
-    Call {
-        scope: Scope::new(""),
-        instance: InstanceName::parse("").unwrap(),
-        deadline: None,
-        cause: Cause::Node,
-        via: Via::default(),
-    }
+    Call::of_node(InstanceName::default())
 }
 
 fn hello() -> Digest {

@@ -3,18 +3,10 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 use super::*;
-use crate::call::{Cause, Scope, Via};
 use crate::digest::Function;
 
 fn call(scope: &str) -> Call {
-    let instance = InstanceName::parse(scope).unwrap();
-    Call {
-        scope: Scope::from(&instance),
-        instance,
-        deadline: None,
-        cause: Cause::Node,
-        via: Via::default(),
-    }
+    Call::of_node(InstanceName::parse(scope).unwrap())
 }
 
 fn digest_of(bytes: &[u8]) -> Digest {

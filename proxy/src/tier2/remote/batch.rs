@@ -117,16 +117,10 @@ fn by_question<A: Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, InstanceName, Scope, Via};
+    use crate::call::InstanceName;
 
     fn call() -> Call {
-        Call {
-            scope: Scope::new(""),
-            instance: InstanceName::parse("").unwrap(),
-            deadline: None,
-            cause: Cause::Node,
-            via: Via::default(),
-        }
+        Call::of_node(InstanceName::default())
     }
 
     fn digest(bytes: &[u8]) -> Digest {

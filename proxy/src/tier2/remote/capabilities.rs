@@ -15,7 +15,7 @@ use tonic::Code;
 use super::connection::Patience;
 use super::pool::Class;
 use super::{MESSAGE_BYTES_MAX, Remote, ask, batch};
-use crate::call::{Call, Cause, InstanceName, Scope, Via};
+use crate::call::{Call, InstanceName};
 use crate::digest::Function;
 use crate::tier2::health::Service;
 use crate::tier2::{Offers, Tier2Error};
@@ -144,13 +144,7 @@ pub(super) async fn keep_fresh(remote: Arc<Remote>) {
 }
 
 async fn fetch(remote: &Remote, upstream: &InstanceName) -> Result<ServerCapabilities, Tier2Error> {
-    let call = Call {
-        scope: Scope::from(upstream),
-        instance: upstream.clone(),
-        deadline: None,
-        cause: Cause::Node,
-        via: Via::default(),
-    };
+    let call = Call::of_node(upstream.clone());
     // Not kept from a Tier 2 that is down: it has a pace of its own.
     let patience = Patience {
         only_while_up: None,

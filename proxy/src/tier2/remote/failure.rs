@@ -157,16 +157,10 @@ pub(super) fn absent(error: Tier2Error) -> Tier2Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{Cause, InstanceName, Scope, Via};
+    use crate::call::InstanceName;
 
     fn call() -> Call {
-        Call {
-            scope: Scope::new(""),
-            instance: InstanceName::parse("").unwrap(),
-            deadline: None,
-            cause: Cause::Node,
-            via: Via::default(),
-        }
+        Call::of_node(InstanceName::default())
     }
 
     #[test]

@@ -61,14 +61,7 @@ fn options(endpoint: Endpoint) -> RemoteOptions {
 }
 
 fn call_as(instance: &str) -> Call {
-    let instance = InstanceName::parse(instance).unwrap();
-    Call {
-        scope: Scope::from(&instance),
-        instance,
-        deadline: None,
-        cause: Cause::Node,
-        via: Via::default(),
-    }
+    Call::of_node(InstanceName::parse(instance).unwrap())
 }
 
 fn call() -> Call {

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::advance;
 
 use super::*;
-use crate::call::{BlobKey, Cause, Scope, Via};
+use crate::call::BlobKey;
 use crate::digest::Function;
 use crate::metrics::Metrics;
 use crate::task::TaskGroup;
@@ -117,13 +117,7 @@ fn rig() -> Rig {
 }
 
 fn call() -> Call {
-    Call {
-        scope: Scope::new("main"),
-        instance: InstanceName::parse("main").unwrap(),
-        deadline: None,
-        cause: Cause::Node,
-        via: Via::default(),
-    }
+    Call::of_node(InstanceName::parse("main").unwrap())
 }
 
 fn digest(text: &str) -> Digest {
