@@ -11,6 +11,8 @@
 mod cross;
 mod deviations;
 mod disk;
+#[path = "../common/pipes.rs"]
+mod pipes;
 mod rows;
 mod site;
 

@@ -1,7 +1,6 @@
 //! A whole node between pipes: its clients and its Tier 2 at their other ends, its Tier 1 in a directory that goes with it.
 //! In a runtime whose time is paused ten seconds cost nothing, and one that hangs is found out at once.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +9,15 @@ use async_trait::async_trait;
 use conformance::faults::Ground;
 use conformance::site::{DiskTrouble, NotOffered, Site, Spoil, WhenDown};
 use gorego::assemble::{self, Node};
-use gorego::tier2::remote::{BoxIo, Connect};
 use gorego::{config, life};
-use hyper_util::rt::TokioIo;
 use mock_upstream::{Digest, Mock};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::disk::FailingDisk;
-
-/// Bytes that a pipe holds, about what a socket does.
-const PIPE_BYTES: usize = 128 * 1024;
+use crate::pipes::{Pipes, channel_to};
 
 /// Given to calls in flight when a node is taken down.
 const GRACE: Duration = Duration::from_secs(30);
@@ -72,16 +67,6 @@ impl Ground for Nodes {
     }
 }
 
-/// Connections to the mock.
-struct Pipes(Mock);
-
-#[async_trait]
-impl Connect for Pipes {
-    async fn connect(&self) -> io::Result<BoxIo> {
-        Ok(Box::new(self.0.connect()?))
-    }
-}
-
 /// A node with what stands around it.
 pub(crate) struct NodeSite {
     nodes: Nodes,
@@ -109,12 +94,7 @@ impl NodeSite {
 #[async_trait]
 impl Site for NodeSite {
     fn channel(&self) -> Channel {
-        let server = self.with(|node| node.server.clone());
-        Endpoint::from_static("http://node").connect_with_connector_lazy(tower::service_fn(move |_uri| {
-            let (near, far) = tokio::io::duplex(PIPE_BYTES);
-            server.attach(far);
-            std::future::ready(Ok::<_, io::Error>(TokioIo::new(near)))
-        }))
+        channel_to(self.with(|node| node.server.clone()))
     }
 
     fn mock(&self) -> &Mock {

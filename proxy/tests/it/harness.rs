@@ -2,31 +2,25 @@
 //! with the test. With paused time a second passes only when nothing else is left to happen, disks included.
 
 use std::fmt::Display;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use gorego::assemble::{Ground, Node};
 use gorego::config::{self, Config};
 use gorego::life::{self, Ended};
-use gorego::tier2::remote::{BoxIo, Connect};
-use hyper_util::rt::TokioIo;
 use mock_upstream::{Call, Digest, Mock, Settings, method};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use tempfile::TempDir;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::client::Client;
+use crate::pipes::{Pipes, channel_to, pipe_to};
 
 pub(crate) const MIB: usize = 1 << 20;
-
-/// Bytes that a pipe holds, about what a socket does.
-const PIPE_BYTES: usize = 128 * 1024;
 
 /// Given to calls in flight when a node is taken down.
 const GRACE: Duration = Duration::from_secs(30);
@@ -111,16 +105,6 @@ fn path_text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Connections to the mock.
-struct Pipes(Mock);
-
-#[async_trait]
-impl Connect for Pipes {
-    async fn connect(&self) -> io::Result<BoxIo> {
-        Ok(Box::new(self.0.connect()?))
-    }
-}
-
 /// A node with what stands around it.
 pub(crate) struct Site {
     pub(crate) node: Node,
@@ -142,19 +126,12 @@ impl Site {
 
     /// The client's end of a connection on which nothing was said.
     pub(crate) fn pipe(&self) -> DuplexStream {
-        let (near, far) = tokio::io::duplex(PIPE_BYTES);
-        self.node.server.attach(far);
-        near
+        pipe_to(&self.node.server)
     }
 
     /// A connection, made when it is first used.
     pub(crate) fn channel(&self) -> Channel {
-        let server = self.node.server.clone();
-        Endpoint::from_static("http://node").connect_with_connector_lazy(tower::service_fn(move |_uri| {
-            let (near, far) = tokio::io::duplex(PIPE_BYTES);
-            server.attach(far);
-            std::future::ready(Ok::<_, io::Error>(TokioIo::new(near)))
-        }))
+        channel_to(self.node.server.clone())
     }
 
     /// Waits until what was fetched or acknowledged is in Tier 1. Needs paused time.

@@ -22,6 +22,8 @@ mod mesh;
 mod metrics;
 mod outage;
 mod outage_modes;
+#[path = "../common/pipes.rs"]
+mod pipes;
 mod presence;
 mod process;
 mod readiness;
