@@ -24,6 +24,7 @@ use proto::reapi::{
 use proto::wire::{ActionResult, GetTreeResponse, UpdateActionResultRequest};
 use tonic::{Status, Streaming};
 
+use crate::call::CallHandle;
 use crate::contents::Contents;
 use crate::method;
 use crate::mock::Shared;
@@ -182,6 +183,27 @@ impl Shared {
         for bend in self.bends().iter().filter_map(pick) {
             bend(asked, answer, &mut self.contents.lock());
         }
+    }
+
+    /// A call of one message and one answer, each as the violation would have it.
+    pub(crate) async fn bent<Q, A, F>(
+        &self,
+        request: tonic::Request<Q>,
+        pick_in: impl Fn(&Bend) -> Option<In<Q>>,
+        pick_out: impl Fn(&Bend) -> Option<Out<Q, A>>,
+        answer: impl FnOnce(CallHandle, Q) -> F,
+    ) -> Result<tonic::Response<A>, Status>
+    where
+        Q: Clone,
+        F: Future<Output = Result<A, Status>>,
+    {
+        let call = CallHandle::of(&request)?;
+        let asked = request.into_inner();
+        let mut request = asked.clone();
+        self.bend_in(&mut request, pick_in)?;
+        let mut answer = answer(call, request).await;
+        self.bend_out(&asked, &mut answer, pick_out);
+        answer.map(tonic::Response::new)
     }
 
     /// The refusal of a call that a violation does not like.

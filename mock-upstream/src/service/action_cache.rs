@@ -21,26 +21,20 @@ impl ActionCache for Service {
         &self,
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
-        let call = CallHandle::of(&request)?;
-        let asked = request.into_inner();
-        let mut request = asked.clone();
-        self.shared.bend_in(&mut request, pick!(GetIn))?;
-        let mut answer = self.answer_get_action_result(call, request).await;
-        self.shared.bend_out(&asked, &mut answer, pick!(GetOut));
-        answer.map(Response::new)
+        let answer = |call, request| self.answer_get_action_result(call, request);
+        self.shared
+            .bent(request, pick!(GetIn), pick!(GetOut), answer)
+            .await
     }
 
     async fn update_action_result(
         &self,
         request: Request<UpdateActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
-        let call = CallHandle::of(&request)?;
-        let asked = request.into_inner();
-        let mut request = asked.clone();
-        self.shared.bend_in(&mut request, pick!(PutIn))?;
-        let mut answer = self.answer_update_action_result(call, request).await;
-        self.shared.bend_out(&asked, &mut answer, pick!(PutOut));
-        answer.map(Response::new)
+        let answer = |call, request| self.answer_update_action_result(call, request);
+        self.shared
+            .bent(request, pick!(PutIn), pick!(PutOut), answer)
+            .await
     }
 }
 

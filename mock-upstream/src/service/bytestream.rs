@@ -69,13 +69,10 @@ impl ByteStream for Service {
         &self,
         request: Request<QueryWriteStatusRequest>,
     ) -> Result<Response<QueryWriteStatusResponse>, Status> {
-        let call = CallHandle::of(&request)?;
-        let asked = request.into_inner();
-        let mut request = asked.clone();
-        self.shared.bend_in(&mut request, pick!(QueryIn))?;
-        let mut answer = self.answer_query_write_status(call, request).await;
-        self.shared.bend_out(&asked, &mut answer, pick!(QueryOut));
-        answer.map(Response::new)
+        let answer = |call, request| self.answer_query_write_status(call, request);
+        self.shared
+            .bent(request, pick!(QueryIn), pick!(QueryOut), answer)
+            .await
     }
 }
 

@@ -23,39 +23,30 @@ impl ContentAddressableStorage for Service {
         &self,
         request: Request<reapi::FindMissingBlobsRequest>,
     ) -> Result<Response<reapi::FindMissingBlobsResponse>, Status> {
-        let call = CallHandle::of(&request)?;
-        let asked = request.into_inner();
-        let mut request = asked.clone();
-        self.shared.bend_in(&mut request, pick!(FindIn))?;
-        let mut answer = self.answer_find_missing_blobs(call, request).await;
-        self.shared.bend_out(&asked, &mut answer, pick!(FindOut));
-        answer.map(Response::new)
+        let answer = |call, request| self.answer_find_missing_blobs(call, request);
+        self.shared
+            .bent(request, pick!(FindIn), pick!(FindOut), answer)
+            .await
     }
 
     async fn batch_update_blobs(
         &self,
         request: Request<reapi::BatchUpdateBlobsRequest>,
     ) -> Result<Response<reapi::BatchUpdateBlobsResponse>, Status> {
-        let call = CallHandle::of(&request)?;
-        let asked = request.into_inner();
-        let mut request = asked.clone();
-        self.shared.bend_in(&mut request, pick!(UpdateIn))?;
-        let mut answer = self.answer_batch_update_blobs(call, request).await;
-        self.shared.bend_out(&asked, &mut answer, pick!(UpdateOut));
-        answer.map(Response::new)
+        let answer = |call, request| self.answer_batch_update_blobs(call, request);
+        self.shared
+            .bent(request, pick!(UpdateIn), pick!(UpdateOut), answer)
+            .await
     }
 
     async fn batch_read_blobs(
         &self,
         request: Request<reapi::BatchReadBlobsRequest>,
     ) -> Result<Response<reapi::BatchReadBlobsResponse>, Status> {
-        let call = CallHandle::of(&request)?;
-        let asked = request.into_inner();
-        let mut request = asked.clone();
-        self.shared.bend_in(&mut request, pick!(BatchReadIn))?;
-        let mut answer = self.answer_batch_read_blobs(call, request).await;
-        self.shared.bend_out(&asked, &mut answer, pick!(BatchReadOut));
-        answer.map(Response::new)
+        let answer = |call, request| self.answer_batch_read_blobs(call, request);
+        self.shared
+            .bent(request, pick!(BatchReadIn), pick!(BatchReadOut), answer)
+            .await
     }
 
     async fn get_tree(
