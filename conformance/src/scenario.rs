@@ -6,6 +6,7 @@
 mod format;
 mod run;
 
+pub(crate) use format::output_files;
 pub use format::{Scenario, ScenarioError};
 pub use run::{Outcome, run};
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::faults::case::{Case, Crowd, State};
 use crate::faults::table::Call;
 use crate::oracle::{Times, Truth};
+use crate::scenario::output_files;
 use crate::site::{Answer, Ask, Client, NotOffered, Site, fresh_name};
 
 /// Clients in a herd.
@@ -399,13 +400,8 @@ impl Setting<'_> {
 
     /// An encoded result with two outputs.
     fn result(&mut self, outputs: &[Digest]) -> Bytes {
-        let file = |(number, digest): (usize, &Digest)| reapi::OutputFile {
-            path: format!("out/{number}"),
-            digest: Some(digest.to_wire()),
-            ..reapi::OutputFile::default()
-        };
         let result = reapi::ActionResult {
-            output_files: outputs.iter().enumerate().map(file).collect(),
+            output_files: output_files(outputs),
             // What tells one result of an action from another.
             exit_code: self.random.random_range(1..i32::MAX),
             ..reapi::ActionResult::default()

@@ -371,15 +371,20 @@ pub(super) fn action_key(name: &str) -> Digest {
     Digest::of(format!("action {name}").as_bytes())
 }
 
-/// An encoded result that names these blobs.
-pub(super) fn result_of(name: &str, outputs: &[Digest]) -> Bytes {
+/// Outputs of an action with these contents.
+pub(crate) fn output_files(contents: &[Digest]) -> Vec<reapi::OutputFile> {
     let file = |(number, digest): (usize, &Digest)| reapi::OutputFile {
         path: format!("out/{number}"),
         digest: Some(digest.to_wire()),
         ..reapi::OutputFile::default()
     };
+    contents.iter().enumerate().map(file).collect()
+}
+
+/// An encoded result that names these blobs.
+pub(super) fn result_of(name: &str, outputs: &[Digest]) -> Bytes {
     let result = reapi::ActionResult {
-        output_files: outputs.iter().enumerate().map(file).collect(),
+        output_files: output_files(outputs),
         stdout_raw: name.to_owned().into_bytes().into(),
         ..reapi::ActionResult::default()
     };
