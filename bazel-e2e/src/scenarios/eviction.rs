@@ -23,27 +23,35 @@ async fn repaired(node: &Node) -> Result<u64> {
 /// What the node still knows and has when the second build comes.
 struct Memory {
     says: &'static str,
-    fields: &'static [(&'static str, &'static str)],
-    tier1_wiped: bool,
+    leases_live: bool,
+    tier1_kept: bool,
 }
 
 const MEMORIES: [Memory; 3] = [
     Memory {
         says: "leases live, tier 1 kept",
-        fields: &[("cas.lease", "1h"), ("ac.lease", "1h")],
-        tier1_wiped: false,
+        leases_live: true,
+        tier1_kept: true,
     },
     Memory {
         says: "leases ended, tier 1 kept",
-        fields: &[("cas.lease", "0s"), ("ac.lease", "0s")],
-        tier1_wiped: false,
+        leases_live: false,
+        tier1_kept: true,
     },
     Memory {
         says: "leases ended, tier 1 wiped",
-        fields: &[("cas.lease", "0s"), ("ac.lease", "0s")],
-        tier1_wiped: true,
+        leases_live: false,
+        tier1_kept: false,
     },
 ];
+
+impl Memory {
+    /// The node's fields that make it so.
+    fn fields(&self) -> [(&'static str, &'static str); 2] {
+        let lease = if self.leases_live { "1h" } else { "0s" };
+        [("cas.lease", lease), ("ac.lease", lease)]
+    }
+}
 
 impl Scenarios {
     /// A build after the loss ends well: in every mode of downloads, whatever the node remembers. Where Bazel believes a hit
@@ -69,7 +77,7 @@ impl Scenarios {
         node.stop().await?;
         for memory in &MEMORIES {
             let node = self
-                .node(upstream, "evicted", Some(&mock.url()), memory.fields)
+                .node(upstream, "evicted", Some(&mock.url()), &memory.fields())
                 .await?;
             let node = self.eviction(upstream, mock, node, memory, &reference).await;
             node.context(memory.says)?.stop_and_wipe_tier1().await?;
@@ -85,11 +93,7 @@ impl Scenarios {
         memory: &Memory,
         reference: &ExecutionLog,
     ) -> Result<Node> {
-        let Memory {
-            says,
-            fields,
-            tier1_wiped,
-        } = memory;
+        let says = memory.says;
         // Fills Tier 1, and makes Tier 2 whole again after the eviction before.
         self.bazel.expunge().await?;
         let scenario = format!("before, {says}");
@@ -99,9 +103,10 @@ impl Scenarios {
         for (half, mode) in [DOWNLOAD_MINIMAL, DOWNLOAD_TOPLEVEL].into_iter().enumerate() {
             let evicted = mock.evict_half(half);
             ensure!(evicted > 0, "nothing was evicted");
-            if *tier1_wiped {
+            if !memory.tier1_kept {
                 node.stop_and_wipe_tier1().await?;
-                node = self.node(upstream, "evicted", Some(&mock.url()), fields).await?;
+                let fields = memory.fields();
+                node = self.node(upstream, "evicted", Some(&mock.url()), &fields).await?;
             }
             self.bazel.expunge().await?;
             let before = repaired(&node).await?;
@@ -119,21 +124,20 @@ impl Scenarios {
                     "{evicted} blobs were evicted, {repaired} repaired from tier 1, {hits} actions were hits"
                 ),
             );
-            if *tier1_wiped {
+            if memory.tier1_kept {
+                // Tier 1 has all bytes: nothing has to be built again.
+                build.log.require_all_hits()?;
+                ensure!(
+                    memory.leases_live || repaired > 0,
+                    "nothing was repaired, though tier 1 has what tier 2 lost"
+                );
+            } else {
                 ensure!(
                     repaired == 0,
                     "{repaired} blobs were repaired from an empty tier 1"
                 );
                 build.log.require_some_executed()?;
-            } else {
-                // Tier 1 has all bytes: nothing has to be built again.
-                build.log.require_all_hits()?;
             }
-            let ended = fields.contains(&("cas.lease", "0s"));
-            ensure!(
-                *tier1_wiped || !ended || repaired > 0,
-                "nothing was repaired, though tier 1 has what tier 2 lost"
-            );
         }
         Ok(node)
     }
