@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 
@@ -44,30 +45,81 @@ impl Options {
 
 /// A channel over one connection.
 pub(crate) async fn channel(options: &Options) -> anyhow::Result<Channel> {
-    let address = options
-        .endpoint
-        .replacen("grpc://", "http://", 1)
-        .replacen("grpcs://", "https://", 1);
-    let endpoint = Endpoint::from_shared(address)?.connect_timeout(CONNECT_PATIENCE);
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Ok(endpoint.connect().await?);
-    }
-    let uri = endpoint.uri().clone();
-    let host = uri.host().context("the address has no host")?.to_owned();
-    let port = uri.port_u16().unwrap_or(443);
-    let name = options.server_name.clone().unwrap_or_else(|| host.clone());
-    let name = ServerName::try_from(name).context("the name for TLS is none")?;
-    let connector = TlsConnector::from(Arc::new(tls(options)?));
-    let connect = tower::service_fn(move |_uri| {
-        let (connector, host, name) = (connector.clone(), host.clone(), name.clone());
-        async move {
-            let socket = TcpStream::connect((host.as_str(), port)).await?;
-            socket.set_nodelay(true)?;
-            let stream = connector.connect(name, socket).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
+    let dialer = Dialer::new(options)?;
+    Ok(match dialer.tls {
+        None => dialer.endpoint.connect().await?,
+        Some(tls) => {
+            let connect = tower::service_fn(move |_uri| tls.clone().connect());
+            dialer.endpoint.connect_with_connector(connect).await?
         }
-    });
-    Ok(endpoint.connect_with_connector(connect).await?)
+    })
+}
+
+/// Makes connections, each when it is first used.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    endpoint: Endpoint,
+    tls: Option<Tls>,
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.endpoint)
+    }
+}
+
+#[derive(Clone)]
+struct Tls {
+    connector: TlsConnector,
+    host: String,
+    port: u16,
+    name: ServerName<'static>,
+}
+
+impl Dialer {
+    /// # Errors
+    /// If the address is none, or a certificate cannot be used.
+    pub(crate) fn new(options: &Options) -> anyhow::Result<Dialer> {
+        let address = options
+            .endpoint
+            .replacen("grpc://", "http://", 1)
+            .replacen("grpcs://", "https://", 1);
+        let endpoint = Endpoint::from_shared(address)?.connect_timeout(CONNECT_PATIENCE);
+        let uri = endpoint.uri().clone();
+        let tls = if uri.scheme_str() == Some("https") {
+            let host = uri.host().context("the address has no host")?.to_owned();
+            let name = options.server_name.clone().unwrap_or_else(|| host.clone());
+            Some(Tls {
+                connector: TlsConnector::from(Arc::new(tls(options)?)),
+                port: uri.port_u16().unwrap_or(443),
+                name: ServerName::try_from(name).context("the name for TLS is none")?,
+                host,
+            })
+        } else {
+            None
+        };
+        Ok(Dialer { endpoint, tls })
+    }
+
+    /// A channel over a connection of its own.
+    pub(crate) fn lazily(&self) -> Channel {
+        match self.tls.clone() {
+            None => self.endpoint.connect_lazy(),
+            Some(tls) => {
+                let connect = tower::service_fn(move |_uri| tls.clone().connect());
+                self.endpoint.connect_with_connector_lazy(connect)
+            }
+        }
+    }
+}
+
+impl Tls {
+    async fn connect(self) -> std::io::Result<TokioIo<TlsStream<TcpStream>>> {
+        let socket = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        socket.set_nodelay(true)?;
+        let stream = self.connector.connect(self.name, socket).await?;
+        Ok(TokioIo::new(stream))
+    }
 }
 
 fn tls(options: &Options) -> anyhow::Result<ClientConfig> {

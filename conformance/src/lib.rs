@@ -20,8 +20,10 @@ pub mod scenario;
 pub mod site;
 pub mod target;
 mod trace;
+pub mod upstream;
 
 pub use catalogue::{Level, Profile};
 pub use check::{Check, Outcome};
 pub use runner::{run, run_and_tell};
 pub use target::Target;
+pub use upstream::Upstream;
