@@ -119,6 +119,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let target = Target::connect_with(options, &arguments.instance)
         .await
         .with_context(|| format!("connecting to {endpoint}"))?;
+    answers(&target, &arguments, endpoint).await?;
     let started = std::time::Instant::now();
     let mut progress = Progress::new(checks.len());
     let tell = |check: &Check, outcome: &Outcome| progress.tell(check, outcome);
@@ -141,6 +142,24 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// A connection that breaks at the first call would fail every check for one reason, which is better said once.
+async fn answers(target: &Target, arguments: &Arguments, endpoint: &str) -> anyhow::Result<()> {
+    let Err(status) = target.server_capabilities().await else {
+        return Ok(());
+    };
+    // A status that the server itself sent has no source.
+    if std::error::Error::source(&status).is_none() {
+        return Ok(());
+    }
+    // In TLS 1.3 a client hears with the first answer that its certificate, or the lack of one, is refused.
+    let hint = match (endpoint.starts_with("grpc://"), &arguments.tls_cert) {
+        (true, _) => "",
+        (false, None) => "; the server may want a client's certificate: see --tls-cert",
+        (false, Some(_)) => "; the server may refuse the client's certificate",
+    };
+    Err(status).with_context(|| format!("the connection broke at the first call to {endpoint}{hint}"))
 }
 
 /// Tries the properties, one after another, and tells of each that does not hold.
