@@ -23,6 +23,7 @@ fn call(call: &Call) -> Value {
         "connection": call.connection,
         "peer": call.peer.map(|peer| peer.to_string()),
         "invocation": call.invocation,
+        "headers": call.headers,
         "instance": call.instance,
         "digests": call.digests.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "resource_name": call.resource_name,
@@ -97,6 +98,7 @@ struct CallText {
     connection: u64,
     peer: Option<String>,
     invocation: String,
+    headers: Vec<(String, String)>,
     instance: String,
     digests: Vec<String>,
     resource_name: String,
@@ -184,6 +186,7 @@ impl CallText {
         Ok(Call {
             peer: peer.transpose()?,
             invocation: self.invocation,
+            headers: self.headers,
             instance: self.instance,
             digests: digests?,
             resource_name: self.resource_name,
