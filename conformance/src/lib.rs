@@ -13,6 +13,7 @@ pub mod deviations;
 pub mod faults;
 pub mod oracle;
 pub mod properties;
+pub mod proxy;
 pub mod raw;
 pub mod report;
 pub mod runner;

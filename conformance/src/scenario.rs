@@ -43,15 +43,13 @@ const SHIPPED: &[(&str, &str)] = &[
     file!("when-down-fail-refuses-hits-too"),
 ];
 
-/// All scenarios that ship with this crate, with contents that depend on `salt`.
+/// All scenarios that ship with this crate, with contents that depend on `salt`, and that no two of them share.
 ///
 /// # Errors
 /// If one of them is none, which a test of this crate rules out.
 pub fn salted(salt: &str) -> Result<Vec<Scenario>, ScenarioError> {
-    SHIPPED
-        .iter()
-        .map(|(_, text)| Scenario::salted(text, salt))
-        .collect()
+    let salted = |(name, text): &(&str, &str)| Scenario::salted(text, &format!("{salt}{name} "));
+    SHIPPED.iter().map(salted).collect()
 }
 
 /// All scenarios that ship with this crate.

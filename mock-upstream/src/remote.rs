@@ -1,6 +1,7 @@
 //! A mock in another process, reached through its control port.
 
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,7 +60,7 @@ type Outcome<T> = Result<T, RemoteError>;
 /// A call that is dropped is given up; what it asked for may have been done or not.
 #[derive(Clone, Debug)]
 pub struct Remote {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Arc<Client<HttpConnector, Full<Bytes>>>,
     address: String,
 }
 
@@ -86,7 +87,7 @@ impl Remote {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let remote = Remote {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: Arc::new(Client::builder(TokioExecutor::new()).build(connector)),
             address: url.trim_end_matches('/').to_owned(),
         };
         remote.log(0).await?;
@@ -338,9 +339,9 @@ fn filters(wanted: &Match) -> String {
     let Value::Object(fields) = json!(wanted) else {
         return String::new();
     };
-    let text = |(key, value): (String, Value)| match value {
-        Value::String(text) => query(&[(&key, &text)]),
-        other => query(&[(&key, &other.to_string())]),
+    let text = |(key, value): (String, Value)| {
+        let number = value.to_string();
+        query(&[(&key, value.as_str().unwrap_or(&number))])
     };
     fields.into_iter().map(text).collect()
 }

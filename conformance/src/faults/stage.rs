@@ -7,6 +7,7 @@ use proto::reapi;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _};
 use std::time::Duration;
+use tonic::Code;
 
 use crate::faults::case::{Case, Crowd, State};
 use crate::faults::table::Call;
@@ -23,6 +24,9 @@ const BATCH: usize = 4;
 
 /// A salted blob has at least so many bytes, or chance alone would make it known.
 const SALTED_MIN: u64 = 16;
+
+/// What a site lacks that answers UNIMPLEMENTED.
+const UNOFFERED: &str = "a call that sets the stage";
 
 /// How long a call takes while the stage is set, when nothing is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -161,6 +165,7 @@ impl Setting<'_> {
         let refused = |what: String| StageError::Refused(format!("{:?}: {what}", seen.ask));
         match seen.answer {
             Some(Ok(answer)) => Ok(answer),
+            Some(Err(status)) if status.code() == Code::Unimplemented => Err(NotOffered(UNOFFERED).into()),
             Some(Err(status)) => Err(refused(status.to_string())),
             None => Err(refused("no answer".to_owned())),
         }

@@ -17,7 +17,7 @@ use crate::upstream::{Upstream, UpstreamError};
 /// Real time that may be let pass: longer asks for a site with virtual time.
 const PASS_MAX: Duration = Duration::from_secs(7);
 
-/// How long a call may take: longer than any promise of a bound, and short enough for a run of minutes.
+/// How long a call may take if nothing else is said: short enough for a run of minutes.
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// How long it may take until a blob that was read is read without Tier 2, and how often that is tried.
@@ -35,6 +35,7 @@ pub struct Attached {
     when_down: WhenDown,
     any_instance: bool,
     salt: Option<u64>,
+    patience: Duration,
     /// It was found to keep nothing of what is read, and is not asked again.
     keeps_nothing: Arc<AtomicBool>,
 }
@@ -61,6 +62,7 @@ impl Attached {
             when_down: WhenDown::Fail,
             any_instance: false,
             salt: None,
+            patience: PATIENCE,
             keeps_nothing: Arc::default(),
         })
     }
@@ -84,6 +86,12 @@ impl Attached {
             salt: Some(salt),
             ..self
         }
+    }
+
+    /// One whose calls are waited for so long.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Attached {
+        Attached { patience, ..self }
     }
 
     /// Whether a read of the blob is answered without a read of Tier 2.
@@ -124,7 +132,7 @@ impl Site for Attached {
     }
 
     fn patience(&self) -> Duration {
-        PATIENCE
+        self.patience
     }
 
     fn when_down(&self) -> WhenDown {

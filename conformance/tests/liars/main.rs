@@ -6,6 +6,7 @@
     reason = "clippy sees a test in the #[test] function, but not in the helpers beside it"
 )]
 
+mod profile;
 mod proxy;
 
 use std::collections::BTreeSet;
