@@ -1,17 +1,34 @@
 //! `RESULTS.md`: servers and sections, in plain text that depends on nothing but the results and the date.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
+use anyhow::Result;
+
+use crate::broken;
 use crate::judge::{Judged, Tally};
 use crate::trials::{Finding, Trial};
 
 /// How a server ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum How {
     /// As a process of its own.
     Process,
     /// In a container.
     Container,
+}
+
+impl How {
+    /// Both, in the order of the table.
+    pub const ALL: [How; 2] = [How::Process, How::Container];
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            How::Process => "process",
+            How::Container => "container",
+        })
+    }
 }
 
 /// What was done with one server.
@@ -108,21 +125,41 @@ impl Results {
     }
 
     /// The document. `date` is the day of the run.
+    ///
+    /// # Errors
+    /// If it cannot be told what the suite itself is worth.
+    pub fn document(&self, date: &str) -> Result<String> {
+        let (tables, broken) = (self.tables(), broken::table()?);
+        Ok(format!(
+            "\
+# Results
+
+Made on {date} by `just conformance --all`; do not edit. A cell counts checks: **passed**; **deviate**, known and listed with a reason in `deviations/`, races that
+not every run shows included; **not offered** by the server, which says so. `-` was not asked of it. A server that could not be had is **not run**, never passed,
+and nothing is taken over from an earlier run.
+
+{tables}
+## The suite, judged by servers that break one requirement each
+
+From the record that `just test` compares with what happens (`tests/it/red_runs.rs`).
+
+{broken}"
+        ))
+    }
+
+    /// Its tables.
     #[must_use]
     // Writing to a String cannot fail.
-    pub fn markdown(&self, date: &str) -> String {
+    pub fn tables(&self) -> String {
         let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "# Results\n\nMade on {date} by `just conformance --all`; do not edit. A cell counts checks: **passed**; **deviate**, known and listed with a \
-             reason in `deviations/`;\n**not offered** by the server, which says so. A server that could not be had is **not run**, never passed.\n"
-        );
         let _ = writeln!(text, "| server | version | ran as |\n| --- | --- | --- |");
         for column in &self.columns {
-            let how = match (&column.outcome, column.how) {
-                (Outcome::NotRun(reason), _) => format!("not run: {}", plain(reason)),
-                (Outcome::Ran(_), How::Process) => "process".to_owned(),
-                (Outcome::Ran(_), How::Container) => "container".to_owned(),
+            let how = match &column.outcome {
+                Outcome::NotRun(reason) => format!("not run: {}", plain(reason)),
+                Outcome::Ran(Ran {
+                    broke: Some(what), ..
+                }) => format!("{}, BROKE: {}", column.how, plain(what)),
+                Outcome::Ran(_) => column.how.to_string(),
             };
             let version = column.cell(|ran| Some(ran.version.clone()));
             let _ = writeln!(text, "| {} | {version} | {how} |", column.head());
@@ -303,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_document_has_each_server_its_sections_and_why_one_did_not_run() {
-        let text = results().markdown("2026-01-02");
+        let text = results().document("2026-01-02").unwrap();
         let expected = "\
 | server | version | ran as |
 | --- | --- | --- |
