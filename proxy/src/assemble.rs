@@ -138,7 +138,13 @@ impl Node {
             lease: config.ac.lease,
             memory_bytes: usize::try_from(config.ac.memory.bytes()).unwrap_or(usize::MAX),
         };
-        let actions = Actions::new(reads.clone(), writes.clone(), &options, metrics.actions.clone());
+        let actions = Actions::new(
+            reads.clone(),
+            writes.clone(),
+            &options,
+            outlook.clone(),
+            metrics.actions.clone(),
+        );
 
         let (phase, phases) = watch::channel(Phase::Serving);
         let when_down = match config.tier2.when_down {

@@ -70,7 +70,7 @@ impl<T: Tier2> Breaker<T> {
     fn admit(&self, service: Service) -> Result<(), Tier2Error> {
         match self.outlook.of(service) {
             Health::Up => Ok(()),
-            Health::Down { .. } => Err(Tier2Error::down("it is known to be down")),
+            Health::Down { .. } => Err(Tier2Error::known_down()),
         }
     }
 
