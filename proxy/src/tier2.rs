@@ -136,6 +136,22 @@ pub struct Offers {
     pub blob_bytes_max: Option<u64>,
 }
 
+/// What a blob costs in a batch beside its bytes: its digest, a status, the lengths of all fields.
+const FRAMING_BYTES: u64 = 100;
+
+impl Offers {
+    /// Whether one batch has room for the blob, framing included.
+    pub fn fits_batch(&self, digest: &Digest) -> bool {
+        let cost = batch_cost(digest.size_bytes());
+        self.batch_bytes_max.is_none_or(|max| cost <= max)
+    }
+}
+
+/// What a blob takes of the room in a batch.
+fn batch_cost(size_bytes: u64) -> u64 {
+    size_bytes.saturating_add(FRAMING_BYTES)
+}
+
 impl Default for Offers {
     /// What is assumed of a Tier 2 that has not spoken yet: everything, since a client's build should not lose its cache
     /// for the order in which servers start.
