@@ -14,6 +14,7 @@ struct Harness {
     memory: Arc<MemoryTier2>,
     breaker: Breaker<Arc<MemoryTier2>>,
     outlook: Outlook,
+    losses: Losses,
     metrics: Metrics,
     tasks: TaskGroup,
 }
@@ -24,11 +25,13 @@ impl Harness {
         let memory = Arc::new(MemoryTier2::new(1));
         let (announcer, outlook) = outlook();
         let ends = (announcer, outlook.clone());
-        let breaker = Breaker::new(memory.clone(), ends, &tasks, &metrics.tier2.up);
+        let losses = Losses::default();
+        let breaker = Breaker::new(memory.clone(), ends, &losses, &tasks, &metrics.tier2.up);
         Harness {
             memory,
             breaker,
             outlook,
+            losses,
             metrics,
             tasks,
         }
@@ -175,4 +178,29 @@ async fn a_hundred_failures_at_once_are_settled_by_a_probe_or_two() {
     let found = futures::future::join_all(calls).await;
     assert!(found.iter().all(Result::is_err));
     assert!(harness.memory.count("probe") <= 4, "for both services");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loss_of_the_last_connection_is_probed_at_once_and_further_ones_at_a_bounded_pace() {
+    // R4, R13
+    let harness = Harness::new();
+    tokio::task::yield_now().await;
+    harness.losses.add();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(harness.memory.count("probe"), 2, "of each service");
+    for _ in 0..10_000 {
+        harness.losses.add();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let probes = harness.memory.count("probe");
+    assert!((20..=22).contains(&probes), "{probes} in ten seconds");
+    assert!(harness.is_up(Service::Cas) && harness.is_up(Service::ActionCache));
+
+    harness.memory.fail_with(Some(Tier2Error::down("refused")));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let lost = Instant::now();
+    harness.losses.none_made();
+    harness.outlook.down(Service::Cas).await;
+    harness.outlook.down(Service::ActionCache).await;
+    assert_eq!(lost.elapsed(), Duration::ZERO);
 }
