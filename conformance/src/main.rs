@@ -11,8 +11,9 @@ use conformance::catalogue::{self, Profile};
 use conformance::check::{Check, Outcome};
 use conformance::connect::Options;
 use conformance::deviations::Deviations;
+use conformance::properties::{self, Property, Tried};
 use conformance::report::Report;
-use conformance::{Target, checks, properties};
+use conformance::{Target, checks};
 use tonic::metadata::{Ascii, MetadataKey};
 
 /// Checks a Remote Execution API cache from outside. Exit code 0 only if no MUST failed that is not a known deviation.
@@ -88,77 +89,108 @@ async fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut checks = checks::all();
-    checks.retain(|check| check.id.starts_with(&arguments.filter) && in_profile(&arguments.profile, check));
-    anyhow::ensure!(!checks.is_empty(), "no check is left: see --list");
+    checks.retain(|check| arguments.wants(check.id, catalogue::profile_of(check.id)));
+    let mut properties = properties::all();
+    properties.retain(|property| arguments.wants(property.id, Some(property.profile)));
     let Some(endpoint) = arguments.endpoint.as_deref().filter(|_| !arguments.list) else {
         for check in checks {
             println!("{:<15} {:<9} {}", check.id, check.level(), check.says());
         }
+        for property in properties {
+            println!("{:<15} {:<9} {}", property.id, property.level(), property.says);
+        }
         return Ok(ExitCode::SUCCESS);
     };
+    if arguments.properties == 0 {
+        properties.clear();
+    }
+    anyhow::ensure!(
+        !checks.is_empty() || !properties.is_empty(),
+        "nothing is left to check: see --list"
+    );
     let mut known = match &arguments.deviations {
         Some(path) => Deviations::parse(&fs_err::read_to_string(path)?)?,
         None => Deviations::default(),
     };
-    known.retain(|id| id.starts_with(&arguments.filter) && in_profiles(&arguments.profile, id));
+    let tries = |id: &str| properties.iter().any(|property| property.id == id);
+    let is_property = |id: &str| properties::all().iter().any(|property| property.id == id);
+    known.retain(|id| tries(id) || !is_property(id) && arguments.wants(id, catalogue::profile_of(id)));
     let options = options(&arguments, endpoint)?;
     let target = Target::connect_with(options, &arguments.instance)
         .await
         .with_context(|| format!("connecting to {endpoint}"))?;
+    answers(&target, &arguments, endpoint).await?;
     let started = std::time::Instant::now();
     let mut progress = Progress::new(checks.len());
     let tell = |check: &Check, outcome: &Outcome| progress.tell(check, outcome);
     let results = conformance::run_and_tell(Arc::new(target.clone()), checks, tell).await;
     progress.end();
-    let report = Report::new(&results, &known);
+    let tried = try_properties(&target, properties, arguments.properties, arguments.seed).await?;
+    let report = Report::new(&results, &known).with_properties(&tried);
     let report = if arguments.strict {
         report
     } else {
         report.lenient()
     };
     print!("{}", report.text());
-    let hold = properties_hold(&target, arguments.properties, arguments.seed).await?;
     println!("in {:.1} s", started.elapsed().as_secs_f64());
     write(arguments.json.as_deref(), || format!("{:#}\n", report.json()))?;
     write(arguments.junit.as_deref(), || report.junit())?;
     write(arguments.markdown.as_deref(), || report.markdown(endpoint))?;
-    Ok(if report.is_good() && hold {
+    Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// Tries the properties, and tells of each; whether all hold.
-async fn properties_hold(target: &Target, cases: u32, seed: Option<u64>) -> anyhow::Result<bool> {
-    if cases == 0 {
-        return Ok(true);
+/// A connection that breaks at the first call would fail every check for one reason, which is better said once.
+async fn answers(target: &Target, arguments: &Arguments, endpoint: &str) -> anyhow::Result<()> {
+    let Err(status) = target.server_capabilities().await else {
+        return Ok(());
+    };
+    // A status that the server itself sent has no source.
+    if std::error::Error::source(&status).is_none() {
+        return Ok(());
     }
-    let seed = seed.unwrap_or_else(rand::random);
-    println!("\nproperties, each with {cases} random inputs of seed {seed}:");
+    // In TLS 1.3 a client hears with the first answer that its certificate, or the lack of one, is refused.
+    let hint = match (endpoint.starts_with("grpc://"), &arguments.tls_cert) {
+        (true, _) => "",
+        (false, None) => "; the server may want a client's certificate: see --tls-cert",
+        (false, Some(_)) => "; the server may refuse the client's certificate",
+    };
+    Err(status).with_context(|| format!("the connection broke at the first call to {endpoint}{hint}"))
+}
+
+/// Tries the properties, one after another, and tells of each that does not hold.
+async fn try_properties(
+    target: &Target,
+    properties: Vec<Property>,
+    cases: u32,
+    seed: Option<u64>,
+) -> anyhow::Result<Vec<Tried>> {
+    // Short enough for a person to type, and for JSON to hold exactly.
+    let seed = seed.unwrap_or_else(|| rand::random::<u32>().into());
     let (runtime, target) = (tokio::runtime::Handle::current(), target.clone());
     let tried = tokio::task::spawn_blocking(move || {
-        let mut hold = true;
-        for property in properties::all() {
-            match property.holds(&runtime, &target, cases, seed) {
-                Ok(()) => println!("holds   {}", property.says),
-                Err(counterexample) => {
-                    hold = false;
-                    print!("BROKEN  {}\n{counterexample}", property.says);
-                }
-            }
-        }
-        hold
+        let tried = properties.iter().map(|property| {
+            let tried = property.tried(&runtime, &target, cases, seed);
+            let word = if tried.outcome.is_bad() { "failed" } else { "tried" };
+            eprintln!("{} {word} with {cases} inputs of seed {seed}", property.id);
+            tried
+        });
+        tried.collect()
     });
     Ok(tried.await?)
 }
 
-fn in_profile(profiles: &[Profile], check: &Check) -> bool {
-    in_profiles(profiles, check.id)
-}
-
-fn in_profiles(profiles: &[Profile], id: &str) -> bool {
-    profiles.is_empty() || catalogue::profile_of(id).is_none_or(|profile| profiles.contains(&profile))
+impl Arguments {
+    /// Whether a check or a property is to be run.
+    fn wants(&self, id: &str, profile: Option<Profile>) -> bool {
+        let in_profile =
+            self.profile.is_empty() || profile.is_none_or(|profile| self.profile.contains(&profile));
+        in_profile && id.starts_with(&self.filter)
+    }
 }
 
 fn options(arguments: &Arguments, endpoint: &str) -> anyhow::Result<Options> {
@@ -183,6 +215,14 @@ fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> anyhow::Result<(
 }
 
 fn explain(id: &str) -> anyhow::Result<String> {
+    if let Some(property) = properties::all().iter().find(|property| property.id == id) {
+        return Ok(format!(
+            "{id} (Properties; {})\n  {}\n  rests on: {}\n  tried by: reapi-conformance --properties 100 --filter {id}\n",
+            property.level(),
+            property.says,
+            property.on
+        ));
+    }
     let requirement = catalogue::find(id).with_context(|| format!("there is no requirement {id}"))?;
     let judged = match &requirement.none {
         Some(reason) => format!("not checked: {reason}"),

@@ -7,19 +7,24 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::catalogue;
+use crate::catalogue::{self, Level};
 use crate::check::{Check, Finding, Outcome};
 use crate::deviations::Deviations;
+use crate::properties::Tried;
+
+/// The section that properties stand in.
+const PROPERTIES: &str = "Properties";
 
 /// Results of a run, with what was known before.
 #[derive(Debug)]
 pub struct Report<'a> {
     results: &'a [(Check, Outcome)],
+    tried: &'a [Tried],
     known: &'a Deviations,
     strict: bool,
 }
 
-/// What became of a check, known deviations told apart.
+/// What became of a check or a property, known deviations told apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Word<'a> {
     Passed,
@@ -41,14 +46,84 @@ impl Word<'_> {
     }
 }
 
+/// A check or a property, and what became of it.
+#[derive(Clone, Copy, Debug)]
+struct Line<'a> {
+    id: &'static str,
+    level: Level,
+    says: &'static str,
+    on: &'static str,
+    section: &'static str,
+    word: Word<'a>,
+    /// Of a property: how many inputs, and of which seed.
+    drawn: Option<(u32, u64)>,
+}
+
+impl Line<'_> {
+    /// What the server had to answer: where the finding does not say, the requirement does.
+    fn expected<'f>(&self, finding: &'f Finding) -> &'f str
+    where
+        Self: 'f,
+    {
+        if finding.expected.is_empty() {
+            self.says
+        } else {
+            &finding.expected
+        }
+    }
+
+    /// What `sent` of a finding is.
+    fn sent_is(&self) -> &'static str {
+        match self.drawn {
+            None => "sent",
+            Some(_) => "input",
+        }
+    }
+
+    /// A failure in full, for a person.
+    // Writing to a String cannot fail.
+    fn failure(&self, finding: &Finding) -> String {
+        let mut text = format!(
+            "{:<15} {:<9} {:<12} {}\n",
+            self.id,
+            self.level,
+            self.word.text(),
+            self.says
+        );
+        let mut line = |label: &str, what: &str| {
+            if !what.is_empty() {
+                let _ = writeln!(text, "    {label:<10} {what}");
+            }
+        };
+        line("rests on", self.on);
+        line(self.sent_is(), &finding.sent);
+        if let Some((cases, seed)) = self.drawn {
+            line("drawn", &format!("one of {cases} inputs of seed {seed}"));
+        }
+        line("expected", self.expected(finding));
+        line("came", &finding.came);
+        for (number, call) in finding.calls.iter().enumerate() {
+            line(if number == 0 { "calls" } else { "" }, call);
+        }
+        text
+    }
+}
+
 impl<'a> Report<'a> {
     /// Puts results beside known deviations.
     pub fn new(results: &'a [(Check, Outcome)], known: &'a Deviations) -> Report<'a> {
         Report {
             results,
+            tried: &[],
             known,
             strict: true,
         }
+    }
+
+    /// A report of properties too.
+    #[must_use]
+    pub fn with_properties(self, tried: &'a [Tried]) -> Report<'a> {
+        Report { tried, ..self }
     }
 
     /// A report that forgives what the specification does not demand: only a MUST decides whether it is good.
@@ -62,28 +137,56 @@ impl<'a> Report<'a> {
 
     /// Whether nothing failed that is not known, nothing known has healed unnoticed, and something was checked at all.
     pub fn is_good(&self) -> bool {
-        let decides = |check: &Check| self.strict || check.level() == catalogue::Level::Must;
+        let decides = |line: &Line<'_>| self.strict || line.level == Level::Must;
         let failed = self
-            .words()
-            .any(|(check, word)| matches!(word, Word::Failed(_) | Word::Broken(_)) && decides(check));
-        !self.results.is_empty() && !failed && self.known.outdated(self.results).is_empty()
+            .lines()
+            .any(|line| matches!(line.word, Word::Failed(_) | Word::Broken(_)) && decides(&line));
+        self.lines().next().is_some() && !failed && self.outdated().is_empty()
     }
 
-    fn words(&self) -> impl Iterator<Item = (&'a Check, Word<'a>)> {
-        self.results.iter().map(|(check, outcome)| {
-            let word = match (outcome, self.known.reason(check.id)) {
-                (Outcome::Passed, _) => Word::Passed,
-                (Outcome::NotOffered(what), _) => Word::NotOffered(what),
-                (Outcome::Failed(_) | Outcome::Broken(_), Some(reason)) => Word::Deviates(reason),
-                (Outcome::Failed(finding), None) => Word::Failed(finding),
-                (Outcome::Broken(finding), None) => Word::Broken(finding),
-            };
-            (check, word)
-        })
+    fn word(&self, id: &str, outcome: &'a Outcome) -> Word<'a> {
+        match (outcome, self.known.reason(id)) {
+            (Outcome::Passed, _) => Word::Passed,
+            (Outcome::NotOffered(what), _) => Word::NotOffered(what),
+            (Outcome::Failed(_) | Outcome::Broken(_), Some(reason)) => Word::Deviates(reason),
+            (Outcome::Failed(finding), None) => Word::Failed(finding),
+            (Outcome::Broken(finding), None) => Word::Broken(finding),
+        }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line<'a>> {
+        let checks = self.results.iter().map(|(check, outcome)| Line {
+            id: check.id,
+            level: check.level(),
+            says: check.says(),
+            on: &check.requirement().on,
+            section: catalogue::section_of(check.id).map_or("", |section| section.title.as_str()),
+            word: self.word(check.id, outcome),
+            drawn: None,
+        });
+        let properties = self.tried.iter().map(|tried| Line {
+            id: tried.property.id,
+            level: tried.property.level(),
+            says: tried.property.says,
+            on: tried.property.on,
+            section: PROPERTIES,
+            word: self.word(tried.property.id, &tried.outcome),
+            drawn: Some((tried.cases, tried.seed)),
+        });
+        checks.chain(properties)
+    }
+
+    /// Ids that are listed as known deviations, and did not fail.
+    fn outdated(&self) -> Vec<&'a str> {
+        let fails = |id: &str| {
+            self.lines()
+                .any(|line| line.id == id && matches!(line.word, Word::Deviates(_)))
+        };
+        self.known.ids().filter(|id| !fails(id)).collect()
     }
 
     fn count(&self, matches: impl Fn(Word<'_>) -> bool) -> usize {
-        self.words().filter(|(_, word)| matches(*word)).count()
+        self.lines().filter(|line| matches(line.word)).count()
     }
 
     fn failed(&self) -> usize {
@@ -94,24 +197,22 @@ impl<'a> Report<'a> {
     // Writing to a String cannot fail.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for (check, word) in self.words() {
-            match word {
+        for line in self.lines() {
+            match line.word {
                 Word::Passed => {}
                 Word::NotOffered(what) | Word::Deviates(what) => {
                     let _ = writeln!(
                         text,
                         "{:<15} {:<9} {:<12} {what}",
-                        check.id,
-                        check.level(),
-                        word.text()
+                        line.id,
+                        line.level,
+                        line.word.text()
                     );
                 }
-                Word::Failed(finding) | Word::Broken(finding) => {
-                    let _ = write!(text, "{}", failure(check, word.text(), finding));
-                }
+                Word::Failed(finding) | Word::Broken(finding) => text.push_str(&line.failure(finding)),
             }
         }
-        for id in self.known.outdated(self.results) {
+        for id in self.outdated() {
             let _ = writeln!(
                 text,
                 "{id:<15} listed as a known deviation, and does not fail: remove the line"
@@ -125,79 +226,62 @@ impl<'a> Report<'a> {
             self.count(|word| matches!(word, Word::Deviates(_))),
             self.count(|word| matches!(word, Word::NotOffered(_))),
         );
+        if let Some(first) = self.tried.first() {
+            let _ = writeln!(
+                text,
+                "properties among them: {}, each with {} inputs of seed {}",
+                self.tried.len(),
+                first.cases,
+                first.seed
+            );
+        }
         text
     }
 
     /// The report for programs.
     pub fn json(&self) -> Value {
-        let checks = self.words().map(|(check, word)| {
+        let entry = |line: Line<'_>| {
             let mut entry = json!({
-                "id": check.id,
-                "level": check.level().to_string(),
-                "says": check.says(),
-                "rests_on": check.requirement().on,
-                "result": word.text().to_lowercase(),
+                "id": line.id,
+                "level": line.level.to_string(),
+                "says": line.says,
+                "rests_on": line.on,
+                "result": line.word.text().to_lowercase(),
             });
-            match word {
+            if let Some((cases, seed)) = line.drawn {
+                entry["cases"] = cases.into();
+                entry["seed"] = seed.into();
+            }
+            match line.word {
                 Word::Passed => {}
                 Word::NotOffered(what) | Word::Deviates(what) => entry["reason"] = what.into(),
                 Word::Failed(finding) | Word::Broken(finding) => {
-                    entry["sent"] = finding.sent.as_str().into();
-                    entry["expected"] = expected(check, finding).into();
+                    entry[line.sent_is()] = finding.sent.as_str().into();
+                    entry["expected"] = line.expected(finding).into();
                     entry["came"] = finding.came.as_str().into();
                     entry["calls"] = finding.calls.as_slice().into();
                 }
             }
             entry
-        });
+        };
+        let (properties, checks): (Vec<_>, Vec<_>) = self.lines().partition(|line| line.drawn.is_some());
         json!({
             "good": self.is_good(),
             "passed": self.count(|word| word == Word::Passed),
             "failed": self.failed(),
             "deviates": self.count(|word| matches!(word, Word::Deviates(_))),
             "not_offered": self.count(|word| matches!(word, Word::NotOffered(_))),
-            "outdated_deviations": self.known.outdated(self.results),
-            "checks": checks.collect::<Vec<_>>(),
+            "outdated_deviations": self.outdated(),
+            "checks": checks.into_iter().map(entry).collect::<Vec<_>>(),
+            "properties": properties.into_iter().map(entry).collect::<Vec<_>>(),
         })
     }
-}
-
-/// What the server had to answer: where the finding does not say, the requirement does.
-fn expected<'a>(check: &Check, finding: &'a Finding) -> &'a str {
-    if finding.expected.is_empty() {
-        check.says()
-    } else {
-        &finding.expected
-    }
-}
-
-/// One failure, for a person.
-pub fn failure(check: &Check, word: &str, finding: &Finding) -> String {
-    let mut text = format!(
-        "{:<15} {:<9} {word:<12} {}\n",
-        check.id,
-        check.level(),
-        check.says()
-    );
-    let mut line = |label: &str, what: &str| {
-        if !what.is_empty() {
-            let _ = writeln!(text, "    {label:<10} {what}");
-        }
-    };
-    line("rests on", &check.requirement().on);
-    line("sent", &finding.sent);
-    line("expected", expected(check, finding));
-    line("came", &finding.came);
-    for (number, call) in finding.calls.iter().enumerate() {
-        line(if number == 0 { "calls" } else { "" }, call);
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::Level;
+    use crate::properties;
 
     fn first(level: Level) -> Check {
         let checks = crate::checks::all();
@@ -273,5 +357,78 @@ mod tests {
             markdown.contains("a server") && markdown.contains("| 0 | 1 |"),
             "{markdown}"
         );
+    }
+
+    fn tried(outcome: Outcome) -> [Tried; 1] {
+        [Tried {
+            property: properties::all().remove(1),
+            cases: 25,
+            seed: 7,
+            outcome,
+        }]
+    }
+
+    fn counterexample() -> [Tried; 1] {
+        tried(Outcome::Failed(Finding {
+            sent: "(1, 0, -1) <`>".into(),
+            came: "expected INVALID_ARGUMENT, came OK".into(),
+            calls: vec!["Write x -> OK".into(), "Read x -> OK".into()],
+            ..Finding::default()
+        }))
+    }
+
+    #[test]
+    fn a_property_that_does_not_hold_decides_lenient_or_not_unless_it_is_known() {
+        let none = Deviations::default();
+        let passed = results(Outcome::Passed);
+        let good = |tried: &[Tried], known: &Deviations| {
+            let report = Report::new(&passed, known).with_properties(tried);
+            let strict = report.is_good();
+            assert_eq!(report.lenient().is_good(), strict);
+            strict
+        };
+        assert!(!good(&counterexample(), &none));
+        assert!(good(&tried(Outcome::Passed), &none));
+        assert!(good(&tried(Outcome::NotOffered("no trees".into())), &none));
+        let known = Deviations::parse("PROP-02 takes negative limits").unwrap();
+        assert!(good(&counterexample(), &known));
+        assert!(!good(&tried(Outcome::Passed), &known));
+        assert!(
+            Report::new(&[], &none)
+                .with_properties(&tried(Outcome::Passed))
+                .is_good()
+        );
+    }
+
+    #[test]
+    fn each_form_of_the_report_tells_a_property_with_its_seed_and_its_counterexample() {
+        let (passed, none, found) = (results(Outcome::Passed), Deviations::default(), counterexample());
+        let report = Report::new(&passed, &none).with_properties(&found);
+        insta::assert_snapshot!("properties_text", report.text());
+        insta::assert_snapshot!("properties_json", format!("{:#}", report.json()["properties"]));
+        assert_eq!(report.json()["failed"], 1);
+        insta::assert_snapshot!("properties_junit", report.junit());
+        insta::assert_snapshot!("properties_markdown", report.markdown("a server"));
+    }
+
+    #[test]
+    fn properties_that_hold_are_counted_in_each_form() {
+        let (none, held) = (Deviations::default(), tried(Outcome::Passed));
+        let report = Report::new(&[], &none).with_properties(&held);
+        let json = &report.json()["properties"][0];
+        assert_eq!(
+            (&json["id"], &json["result"], &json["cases"], &json["seed"]),
+            (&json!("PROP-02"), &json!("passed"), &json!(25), &json!(7))
+        );
+        let (text, junit, markdown) = (report.text(), report.junit(), report.markdown("a server"));
+        assert!(
+            text.contains("1 passed") && text.contains("25 inputs of seed 7"),
+            "{text}"
+        );
+        assert!(
+            junit.contains("tests=\"1\" failures=\"0\"") && junit.contains("PROP-02"),
+            "{junit}"
+        );
+        assert!(markdown.contains("| Properties | 1 | 0 | 0 | 0 |"), "{markdown}");
     }
 }

@@ -11,8 +11,8 @@ use crate::target::Target;
 /// Checks that run at once: enough to hide latency, few enough not to be a load test.
 const AT_ONCE: usize = 8;
 
-/// How long a server may take over one check. Far beyond any honest answer; a hang becomes a finding, not a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take over one check, or one input of a property. Far beyond any honest answer; a hang becomes a finding, not a hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `checks` and returns each with its outcome, in the order given.
 pub async fn run(target: Arc<Target>, checks: Vec<Check>) -> Vec<(Check, Outcome)> {

@@ -61,6 +61,7 @@ impl CallHandle {
             connection.number,
             connection.peer,
             invocation(request.headers()),
+            kept(request.headers(), &shared.settings.lock().log_headers),
         );
         CallHandle {
             shared,
@@ -209,6 +210,18 @@ fn invocation(headers: &http::HeaderMap) -> String {
     metadata.unwrap_or_default().tool_invocation_id
 }
 
+/// The headers of these names.
+fn kept(headers: &http::HeaderMap, names: &[String]) -> Vec<(String, String)> {
+    let of = |name: &String| {
+        let name = name.clone();
+        let values = headers.get_all(&name).into_iter();
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let values = values.map(text).collect::<Vec<_>>();
+        values.into_iter().map(move |value| (name.clone(), value))
+    };
+    names.iter().flat_map(of).collect()
+}
+
 /// `/google.bytestream.ByteStream/Read` is `ByteStream.Read`.
 fn method_name(path: &str) -> String {
     let mut parts = path.rsplit('/');
@@ -351,6 +364,20 @@ mod tests {
     use tonic::metadata::MetadataValue;
 
     use super::*;
+
+    #[test]
+    fn headers_that_are_asked_for_are_kept_as_often_as_they_came() {
+        let mut headers = http::HeaderMap::new();
+        headers.append("x-one", "1".parse().unwrap());
+        headers.append("x-one", "2".parse().unwrap());
+        headers.append("x-two", "3".parse().unwrap());
+        let names = ["x-one".to_owned(), "x-none".to_owned(), "no name".to_owned()];
+        let kept = kept(&headers, &names);
+        assert_eq!(
+            kept,
+            ["1", "2"].map(|value| ("x-one".to_owned(), value.to_owned()))
+        );
+    }
 
     #[test]
     fn the_invocation_is_read_from_the_metadata_and_empty_without() {

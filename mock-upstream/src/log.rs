@@ -88,6 +88,8 @@ pub struct Call {
     pub peer: Option<SocketAddr>,
     /// `tool_invocation_id` of the request's metadata.
     pub invocation: String,
+    /// Those of [`crate::Settings::log_headers`] that came, each as often as it came.
+    pub headers: Vec<(String, String)>,
     pub instance: String,
     /// Blobs it named, in the order of the request; of an action cache call the action's digest.
     /// Malformed ones are left out.
@@ -126,6 +128,7 @@ impl Call {
             connection,
             peer: None,
             invocation: String::new(),
+            headers: Vec::new(),
             instance: String::new(),
             digests: Vec::new(),
             resource_name: String::new(),
@@ -292,6 +295,7 @@ impl Log {
         connection: u64,
         peer: Option<SocketAddr>,
         invocation: String,
+        headers: Vec<(String, String)>,
     ) -> u64 {
         let index = {
             let mut calls = self.calls.lock();
@@ -303,6 +307,7 @@ impl Log {
             let call = Call {
                 peer,
                 invocation,
+                headers,
                 arrived_at: self.now(),
                 ..Call::blank(index, method, connection)
             };

@@ -70,6 +70,9 @@ struct Serve {
     /// Offer SplitBlob and SpliceBlob.
     #[arg(long)]
     split: bool,
+    /// Keep this header of every call in the log. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    log_header: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -141,6 +144,7 @@ async fn serve(args: Serve, terminate: Signal) -> anyhow::Result<()> {
         settings.require_complete = args.require_complete;
         settings.zstd = args.zstd;
         settings.split = args.split;
+        settings.log_headers = args.log_header.iter().map(|name| name.to_lowercase()).collect();
     });
     let mock = builder
         .start_tcp(&args.listen)

@@ -58,6 +58,8 @@ pub struct Settings {
     pub zstd: bool,
     /// Whether SplitBlob and SpliceBlob are offered.
     pub split: bool,
+    /// Names of headers that the log keeps, in lower case.
+    pub log_headers: Vec<String>,
     /// Announced instead of what follows from the other settings.
     pub capabilities: Option<ServerCapabilities>,
 }
@@ -74,6 +76,7 @@ impl Default for Settings {
             require_complete: false,
             zstd: false,
             split: false,
+            log_headers: Vec::new(),
             capabilities: None,
         }
     }

@@ -7,11 +7,11 @@ use proto::bytestream::WriteRequest;
 use proto::reapi::Digest;
 use tonic::Code;
 
-use super::{Counterexample, Trial};
-use crate::check::{Verdict, expect, expect_eq};
+use super::Trial;
+use crate::check::{Outcome, Verdict, expect, expect_eq};
 use crate::target::{Blob, Due as _, Target};
 
-pub(super) fn any_pieces(trial: &Trial<'_>) -> Result<(), Counterexample> {
+pub(super) fn any_pieces(trial: &Trial<'_>) -> Outcome {
     let pieces = vec(prop_oneof![4 => 0..2000_usize, 1 => 16_000..70_000_usize], 1..8);
     trial.draw(&(pieces, any::<bool>()), |t, (pieces, bare_finish)| {
         pieces_are_a_blob(t, pieces, bare_finish)
@@ -47,7 +47,7 @@ async fn pieces_are_a_blob(t: Target, pieces: Vec<usize>, bare_finish: bool) -> 
     t.reads_as(&t.read_name(&blob.digest), &blob.bytes).await
 }
 
-pub(super) fn any_range(trial: &Trial<'_>) -> Result<(), Counterexample> {
+pub(super) fn any_range(trial: &Trial<'_>) -> Outcome {
     let place = || prop_oneof![6 => 0..5000_i64, 3 => 0..200_000_i64, 1 => -5..5_i64, 1 => any::<i64>()];
     let len = prop_oneof![1..5000_usize, 5000..150_000_usize];
     trial.draw(&(len, place(), place()), |t, (len, offset, limit)| {
@@ -92,7 +92,7 @@ enum Entry {
     Again,
 }
 
-pub(super) fn any_batch(trial: &Trial<'_>) -> Result<(), Counterexample> {
+pub(super) fn any_batch(trial: &Trial<'_>) -> Outcome {
     let entry = prop_oneof![
         4 => (1..3000_usize).prop_map(Entry::Good),
         1 => (1..3000_usize).prop_map(Entry::WrongBytes),

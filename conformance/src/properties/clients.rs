@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::{Strategy, prop_oneof};
 use tonic::Code;
 
-use super::{Counterexample, Trial};
-use crate::check::{Verdict, expect};
+use super::Trial;
+use crate::check::{Outcome, Verdict, expect};
 use crate::target::{Blob, Due as _, Target, write_requests};
 
 /// What a client does with one of a few blobs.
@@ -35,7 +35,7 @@ impl Op {
 /// Blobs that they share.
 const BLOBS: usize = 3;
 
-pub(super) fn any_interleaving(trial: &Trial<'_>) -> Result<(), Counterexample> {
+pub(super) fn any_interleaving(trial: &Trial<'_>) -> Outcome {
     let blob = || 0..BLOBS;
     let op = prop_oneof![
         1 => blob().prop_map(Op::Write),

@@ -5,8 +5,8 @@ use proptest::prelude::{Strategy, any, prop_oneof};
 use proptest::sample::select;
 use tonic::Code;
 
-use super::{Counterexample, Trial};
-use crate::check::{Verdict, expect};
+use super::Trial;
+use crate::check::{Outcome, Verdict, expect};
 use crate::target::Target;
 
 /// A change to a right name.
@@ -49,7 +49,7 @@ const WORDS: &[&str] = &[
     "a b",
 ];
 
-pub(super) fn any_name(trial: &Trial<'_>) -> Result<(), Counterexample> {
+pub(super) fn any_name(trial: &Trial<'_>) -> Outcome {
     let word = || select(WORDS);
     let edit = prop_oneof![
         (0..5_usize, word()).prop_map(|(at, word)| Edit::Insert(at, word)),

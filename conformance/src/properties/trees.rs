@@ -9,8 +9,8 @@ use prost::Message as _;
 use proto::reapi::{Directory, DirectoryNode, FileNode, GetTreeRequest};
 use tonic::Code;
 
-use super::{Counterexample, Trial};
-use crate::check::{Stop, Verdict, expect};
+use super::Trial;
+use crate::check::{Outcome, Stop, Verdict, expect};
 use crate::target::{Blob, Due as _, Target};
 
 /// A directory of the graph.
@@ -22,7 +22,7 @@ struct Node {
     lost: bool,
 }
 
-pub(super) fn any_tree(trial: &Trial<'_>) -> Result<(), Counterexample> {
+pub(super) fn any_tree(trial: &Trial<'_>) -> Outcome {
     use proptest::strategy::Strategy as _;
     let node = (vec(1..6_usize, 0..4), proptest::bool::weighted(0.2));
     let node = node.prop_map(|(children, lost)| Node { children, lost });

@@ -2,40 +2,44 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, Word, failure};
-use crate::catalogue;
+use super::{Report, Word};
 
 impl Report<'_> {
-    /// One test case for each check; its class is the section.
+    /// One test case for each check and each property; its class is the section.
     // Writing to a String cannot fail.
     pub fn junit(&self) -> String {
         let mut cases = String::new();
-        for (check, word) in self.words() {
-            let section = catalogue::section_of(check.id).map_or("", |section| section.title.as_str());
-            let (class, id) = (escaped(section), check.id);
-            let _ = write!(cases, "  <testcase classname=\"{class}\" name=\"{id}\"");
-            let _ = match word {
-                Word::Passed => writeln!(cases, "/>"),
+        for line in self.lines() {
+            let mut inner = String::new();
+            if let Some((cases, seed)) = line.drawn {
+                let property = |name, value| format!("<property name=\"{name}\" value=\"{value}\"/>");
+                let both = property("cases", u64::from(cases)) + &property("seed", seed);
+                let _ = write!(inner, "<properties>{both}</properties>");
+            }
+            let _ = match line.word {
+                Word::Passed => Ok(()),
                 Word::NotOffered(why) | Word::Deviates(why) => {
-                    writeln!(
-                        cases,
-                        "><skipped message=\"{}: {}\"/></testcase>",
-                        word.text(),
-                        escaped(why)
-                    )
+                    let message = format!("{}: {}", line.word.text(), escaped(why));
+                    write!(inner, "<skipped message=\"{message}\"/>")
                 }
-                Word::Failed(finding) | Word::Broken(finding) => writeln!(
-                    cases,
-                    "><failure message=\"{}\">{}</failure></testcase>",
+                Word::Failed(finding) | Word::Broken(finding) => write!(
+                    inner,
+                    "<failure message=\"{}\">{}</failure>",
                     escaped(&finding.to_string()),
-                    escaped(&failure(check, word.text(), finding))
+                    escaped(&line.failure(finding))
                 ),
+            };
+            let (class, id) = (escaped(line.section), line.id);
+            let _ = write!(cases, "  <testcase classname=\"{class}\" name=\"{id}\"");
+            let _ = match inner.is_empty() {
+                true => writeln!(cases, "/>"),
+                false => writeln!(cases, ">{inner}</testcase>"),
             };
         }
         let skipped = self.count(|word| matches!(word, Word::NotOffered(_) | Word::Deviates(_)));
         format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"reapi-conformance\" tests=\"{}\" failures=\"{}\" skipped=\"{skipped}\">\n{cases}</testsuite>\n",
-            self.results.len(),
+            self.lines().count(),
             self.failed()
         )
     }

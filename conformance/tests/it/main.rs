@@ -4,6 +4,7 @@
 
 mod properties;
 mod red_runs;
+mod tls;
 
 use std::sync::Arc;
 

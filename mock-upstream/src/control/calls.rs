@@ -111,6 +111,7 @@ fn told_call(call: &Call) -> Value {
         "connection": call.connection,
         "peer": call.peer.map(|peer| peer.to_string()),
         "invocation": call.invocation,
+        "headers": call.headers,
         "instance": call.instance,
         "digests": call.digests.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "resource_name": call.resource_name,
