@@ -100,6 +100,13 @@ impl Column {
 }
 
 impl Ran {
+    fn not_applicable(&self, trial: Trial) -> Option<&'static str> {
+        self.trials.iter().find_map(|(made, finding)| match finding {
+            Finding::NotApplicable(why) if *made == trial => Some(*why),
+            Finding::NotApplicable(_) | Finding::Passed(_) | Finding::Failed(_) => None,
+        })
+    }
+
     /// Whether all that was done came out as it has to.
     #[must_use]
     pub fn is_good(&self) -> bool {
@@ -252,6 +259,14 @@ fn trials(text: &mut String, columns: &[&Column]) {
         let _ = write!(text, " {} |", column.cell(bazel));
     }
     let _ = writeln!(text);
+    for trial in Trial::ALL {
+        if let Some(why) = columns
+            .iter()
+            .find_map(|column| column.ran()?.not_applicable(trial))
+        {
+            let _ = writeln!(text, "\nn/a, {}: {why}.", trial.title());
+        }
+    }
 }
 
 /// Without times and counts: they differ from run to run.
@@ -368,6 +383,7 @@ mod tests {
             "| Tier 2 killed and started (P1, P2, P5, P6, P10) | passed | not run |",
             "| limits (P8) | n/a | not run |",
             "| a Bazel build: cold, warm, through a second node | - | not run |",
+            "n/a, limits (P8): why.",
         ] {
             assert!(text.contains(row), "{row} is not in {text}");
         }
