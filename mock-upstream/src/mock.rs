@@ -58,6 +58,8 @@ pub struct Settings {
     pub zstd: bool,
     /// Whether SplitBlob and SpliceBlob are offered.
     pub split: bool,
+    /// Whether BLAKE3 is offered beside SHA256.
+    pub blake3: bool,
     /// Names of headers that the log keeps, in lower case.
     pub log_headers: Vec<String>,
     /// Announced instead of what follows from the other settings.
@@ -76,6 +78,7 @@ impl Default for Settings {
             require_complete: false,
             zstd: false,
             split: false,
+            blake3: false,
             log_headers: Vec::new(),
             capabilities: None,
         }

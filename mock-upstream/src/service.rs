@@ -17,6 +17,7 @@ use proto::wire::content_addressable_storage_server::ContentAddressableStorageSe
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::digest::{DigestError, Function};
 use crate::mock::Shared;
 
 /// Implements all four services.
@@ -36,6 +37,21 @@ pub(crate) fn routes(shared: Arc<Shared>) -> Routes {
         .add_service(ActionCacheServer::new(service.clone()).max_decoding_message_size(max_message))
         .add_service(ByteStreamServer::new(service).max_decoding_message_size(max_message))
         .prepare()
+}
+
+impl Service {
+    /// The function of a request's digests, and how to go on reading them where it is refused later.
+    fn function(&self, said: i32) -> (Function, Result<(), DigestError>) {
+        match Function::asked(said, self.shared.settings.lock().blake3) {
+            Ok(function) => (function, Ok(())),
+            Err(error) => (Function::default(), Err(error)),
+        }
+    }
+
+    /// Whether a name may have this function.
+    fn check_function(&self, function: Function) -> Result<(), DigestError> {
+        self.function(function.number()).1
+    }
 }
 
 fn invalid(text: impl Into<String>) -> Status {

@@ -7,6 +7,7 @@ mod actions;
 mod blobs;
 mod chunks;
 mod compressed;
+mod functions;
 mod streams;
 mod transport;
 mod trees;
@@ -51,6 +52,7 @@ impl Violation {
             transport::VIOLATIONS,
             blobs::VIOLATIONS,
             compressed::VIOLATIONS,
+            functions::VIOLATIONS,
             chunks::VIOLATIONS,
             streams::VIOLATIONS,
             trees::VIOLATIONS,

@@ -25,6 +25,7 @@ fn builder() -> Builder {
         settings.max_blob_bytes = 16 * 1024 * 1024;
         settings.zstd = true;
         settings.split = true;
+        settings.blake3 = true;
     })
 }
 
