@@ -28,6 +28,7 @@
 //! ```
 
 mod alter;
+mod assets;
 mod call;
 mod codec;
 mod connection;

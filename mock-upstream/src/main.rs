@@ -73,6 +73,12 @@ struct Serve {
     /// Offer BLAKE3 beside SHA256.
     #[arg(long)]
     blake3: bool,
+    /// Offer the Fetch service of Remote Asset, for what was pushed.
+    #[arg(long)]
+    fetch: bool,
+    /// Offer the Push service of Remote Asset.
+    #[arg(long)]
+    push: bool,
     /// Keep this header of every call in the log. May be given several times.
     #[arg(long, value_name = "NAME")]
     log_header: Vec<String>,
@@ -148,6 +154,8 @@ async fn serve(args: Serve, terminate: Signal) -> anyhow::Result<()> {
         settings.zstd = args.zstd;
         settings.split = args.split;
         settings.blake3 = args.blake3;
+        settings.fetch = args.fetch;
+        settings.push = args.push;
         settings.log_headers = args.log_header.iter().map(|name| name.to_lowercase()).collect();
     });
     let mock = builder

@@ -1,6 +1,7 @@
 //! The services: thin, over [`crate::contents`]. Each handler identifies its call, then follows the call's script.
 
 mod action_cache;
+mod asset;
 mod bytestream;
 mod capabilities;
 mod cas;
@@ -10,6 +11,8 @@ mod tree;
 
 use std::sync::Arc;
 
+use proto::asset::fetch_server::FetchServer;
+use proto::asset::push_server::PushServer;
 use proto::bytestream::byte_stream_server::ByteStreamServer;
 use proto::reapi::capabilities_server::CapabilitiesServer;
 use proto::wire::action_cache_server::ActionCacheServer;
@@ -20,7 +23,7 @@ use tonic::service::Routes;
 use crate::digest::{DigestError, Function};
 use crate::mock::Shared;
 
-/// Implements all four services.
+/// Implements all services.
 #[derive(Clone)]
 struct Service {
     shared: Arc<Shared>,
@@ -35,6 +38,8 @@ pub(crate) fn routes(shared: Arc<Shared>) -> Routes {
             ContentAddressableStorageServer::new(service.clone()).max_decoding_message_size(max_message),
         )
         .add_service(ActionCacheServer::new(service.clone()).max_decoding_message_size(max_message))
+        .add_service(FetchServer::new(service.clone()).max_decoding_message_size(max_message))
+        .add_service(PushServer::new(service.clone()).max_decoding_message_size(max_message))
         .add_service(ByteStreamServer::new(service).max_decoding_message_size(max_message))
         .prepare()
 }
