@@ -73,6 +73,8 @@ pub struct Ran {
 pub struct Results {
     /// The node itself first.
     pub columns: Vec<Column>,
+    /// Caching proxies over a mock, each judged by the proxy profile: the node first.
+    pub proxies: Vec<Column>,
 }
 
 impl Column {
@@ -127,7 +129,8 @@ impl Results {
     /// Whether something ran, and all that ran is good.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        let mut ran = self.columns.iter().filter_map(Column::ran).peekable();
+        let columns = self.columns.iter().chain(&self.proxies);
+        let mut ran = columns.filter_map(Column::ran).peekable();
         ran.peek().is_some() && ran.all(Ran::is_good)
     }
 
@@ -179,6 +182,16 @@ From the record that `just test` compares with what happens (`tests/it/red_runs.
         suites(&mut text, &others, |ran| ran.through.as_ref());
         text += "\n## The server as Tier 2: promises and outages\n\n";
         trials(&mut text, &others);
+        let proxies: Vec<_> = self.proxies.iter().collect();
+        if !proxies.is_empty() {
+            text += "\n## Caching proxies over a mock, judged by their promises\n\n";
+            suites(&mut text, &proxies, |ran| ran.direct.as_ref());
+            for column in proxies {
+                if let Outcome::NotRun(reason) = &column.outcome {
+                    let _ = writeln!(text, "\n{}: not run: {}", column.head(), plain(reason));
+                }
+            }
+        }
         text
     }
 }

@@ -1,6 +1,7 @@
 //! Before anything is judged: the proxy answers, and its Tier 2 is this mock. And in between: all is well again.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -26,7 +27,11 @@ const REACHES_WITHIN: Duration = Duration::from_secs(10);
 /// How long the proxy may take until all works again, after the worst that was done to it.
 const WELL_WITHIN: Duration = Duration::from_secs(60);
 
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A reconnect takes about so long.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long each of these calls takes.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of what is written to look whether all works.
 const PROBE_BYTES: usize = 100;
@@ -38,6 +43,8 @@ pub(super) struct Opened {
     pub(super) salt: u64,
     /// Calls that the proxy does not offer, by its own word.
     pub(super) lacking: BTreeSet<Call>,
+    /// Why nothing more can be judged.
+    given_up: OnceLock<String>,
 }
 
 /// Looks who is there.
@@ -75,7 +82,12 @@ pub(super) async fn open(run: &Run, remote: Remote) -> anyhow::Result<Opened> {
     .patient(run.arguments.oracle().times.longest_call + GRACE)
     .salted(salt);
     let lacking = lacking(&site, &digest).await?;
-    Ok(Opened { site, salt, lacking })
+    Ok(Opened {
+        site,
+        salt,
+        lacking,
+        given_up: OnceLock::new(),
+    })
 }
 
 /// The instance name under which the mock has heard of the blob.
@@ -115,8 +127,12 @@ async fn lacking(site: &Attached, digest: &Digest) -> Result<BTreeSet<Call>, Ups
 }
 
 impl Opened {
-    /// Resets the mock and waits until the proxy does all that it should again. What is wrong if it does not.
+    /// Resets the mock and waits until the proxy does all that it should again. If it does not, what is wrong; and the same
+    /// at once from then on.
     pub(super) async fn made_well(&self) -> Result<Option<String>, UpstreamError> {
+        if let Some(why) = self.given_up.get() {
+            return Ok(Some(why.clone()));
+        }
         self.site.upstream().reset().await?;
         let until = Instant::now() + WELL_WITHIN;
         loop {
@@ -124,10 +140,12 @@ impl Opened {
                 return Ok(None);
             };
             if Instant::now() > until {
-                return Ok(Some(format!(
-                    "{WELL_WITHIN:?} after all faults were over the proxy is not well: {wrong}"
-                )));
+                let why =
+                    format!("{WELL_WITHIN:?} after all faults were over the proxy is not well: {wrong}");
+                return Ok(Some(self.given_up.get_or_init(|| why).clone()));
             }
+            // A connection that was starved stays so, and may be the only one that the proxy has.
+            self.site.upstream().reset_connections().await?;
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
@@ -145,7 +163,7 @@ impl Opened {
             Ask::GetAction { key: digest },
         ];
         for ask in asks {
-            let seen = client.ask(&self.site, ask, PATIENCE).await?;
+            let seen = client.ask(&self.site, ask, PROBE_PATIENCE).await?;
             let well = match (&seen.ask, &seen.answer) {
                 (Ask::GetAction { .. }, Some(Err(status))) => status.code() == Code::NotFound,
                 (Ask::Read { .. }, Some(Ok(Answer::Bytes(bytes)))) => *bytes == blob,
