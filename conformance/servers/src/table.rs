@@ -363,6 +363,17 @@ mod tests {
                     Outcome::NotRun("no engine | at\nall".to_owned()),
                 ),
             ],
+            proxies: vec![
+                column(
+                    "gorego",
+                    How::Process,
+                    Outcome::Ran(Ran {
+                        direct: Some(judged(4, 0, 0)),
+                        ..Ran::default()
+                    }),
+                ),
+                column("other", How::Process, Outcome::NotRun("no program".to_owned())),
+            ],
         }
     }
 
@@ -396,6 +407,9 @@ mod tests {
             "| Tier 2 killed and started (P1, P2, P5, P6, P10) | passed | not run |",
             "| limits (P8) | n/a | not run |",
             "| a Bazel build: cold, warm, through a second node | - | not run |",
+            "## Caching proxies over a mock, judged by their promises",
+            "| CAP | 4 passed | not run |",
+            "other: not run: no program",
             "n/a, limits (P8): why.",
         ] {
             assert!(text.contains(row), "{row} is not in {text}");
@@ -406,6 +420,12 @@ mod tests {
     fn one_failure_anywhere_spoils_the_run_and_nothing_that_ran_is_no_success() {
         assert!(results().is_good());
         assert!(!Results::default().is_good());
+        let mut proxies = results();
+        proxies.proxies[0].outcome = Outcome::Ran(Ran {
+            direct: Some(judged(1, 0, 1)),
+            ..Ran::default()
+        });
+        assert!(!proxies.is_good());
         let spoil = |change: fn(&mut Ran)| {
             let mut results = results();
             if let Outcome::Ran(ran) = &mut results.columns[1].outcome {
@@ -422,6 +442,7 @@ mod tests {
         assert!(spoil(|ran| ran.broke = Some("x".to_owned())));
         let mut none = results();
         none.columns.retain(|column| column.ran().is_none());
+        none.proxies.clear();
         assert!(!none.is_good());
     }
 }
