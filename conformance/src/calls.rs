@@ -50,6 +50,7 @@ impl Target {
         BatchUpdateBlobsRequest {
             instance_name: self.instance().into(),
             requests,
+            digest_function: self.function().said(),
             ..Default::default()
         }
     }
@@ -89,6 +90,7 @@ impl Target {
         BatchReadBlobsRequest {
             instance_name: self.instance().into(),
             digests,
+            digest_function: self.function().said(),
             ..Default::default()
         }
     }
@@ -116,6 +118,7 @@ impl Target {
         GetTreeRequest {
             instance_name: self.instance().into(),
             root_digest: Some(root.clone()),
+            digest_function: self.function().said(),
             ..Default::default()
         }
     }
@@ -158,6 +161,7 @@ impl Target {
             instance_name: self.instance().into(),
             action_digest: Some(action.clone()),
             action_result: Some(result.into()),
+            digest_function: self.function().said(),
             ..Default::default()
         }
     }
@@ -185,6 +189,7 @@ impl Target {
         GetActionResultRequest {
             instance_name: self.instance().into(),
             action_digest: Some(action.clone()),
+            digest_function: self.function().said(),
             ..Default::default()
         }
     }
@@ -245,7 +250,7 @@ impl Target {
     /// # Errors
     /// [`Stop::Broken`] if the server does not take it.
     pub async fn stored(&self, len: usize) -> Result<Blob, Stop> {
-        let blob = Blob::random(len);
+        let blob = self.random(len);
         self.put(&blob).await?;
         Ok(blob)
     }
@@ -467,6 +472,7 @@ impl Target {
         reapi::SplitBlobRequest {
             instance_name: self.instance().into(),
             blob_digest: Some(blob.clone()),
+            digest_function: self.function().said(),
             ..Default::default()
         }
     }
@@ -498,6 +504,7 @@ impl Target {
             instance_name: self.instance().into(),
             blob_digest: Some(blob.clone()),
             chunk_digests: chunks.to_vec(),
+            digest_function: self.function().said(),
             ..Default::default()
         }
     }

@@ -106,6 +106,8 @@ pub struct Check {
     pub look: fn(Arc<Target>) -> Running,
     /// Whether it moves megabytes or makes hundreds of calls.
     pub heavy: bool,
+    /// Whether it is made again under each new digest function that the server announces and the suite computes.
+    pub again: bool,
 }
 
 impl Check {
@@ -143,6 +145,7 @@ macro_rules! check {
             id: $id,
             look: |target| Box::pin($look(target)),
             heavy: false,
+            again: false,
         }
     };
     ($id:literal, $look:path, heavy) => {
@@ -150,6 +153,7 @@ macro_rules! check {
             id: $id,
             look: |target| Box::pin($look(target)),
             heavy: true,
+            again: false,
         }
     };
 }

@@ -12,6 +12,7 @@ mod chunks;
 mod codes;
 mod compressed;
 mod digests;
+mod functions;
 mod instances;
 mod metadata;
 mod names;
@@ -57,10 +58,11 @@ mod prelude {
 
 /// Every check there is, each id once.
 pub fn all() -> Vec<Check> {
-    [
+    let mut all = [
         transport::CHECKS,
         instances::CHECKS,
         digests::CHECKS,
+        functions::CHECKS,
         capabilities::CHECKS,
         metadata::CHECKS,
         storage::CHECKS,
@@ -80,7 +82,11 @@ pub fn all() -> Vec<Check> {
         chunks::CHECKS,
         asset::CHECKS,
     ]
-    .concat()
+    .concat();
+    for check in &mut all {
+        check.again = functions::AGAIN.contains(&check.id);
+    }
+    all
 }
 
 #[cfg(test)]
@@ -92,5 +98,7 @@ mod tests {
         let checks = super::all();
         let ids: BTreeSet<&str> = checks.iter().map(|check| check.id).collect();
         assert_eq!(ids.len(), checks.len());
+        let again = checks.iter().filter(|check| check.again).count();
+        assert_eq!(again, super::functions::AGAIN.len(), "all are there, each once");
     }
 }

@@ -11,6 +11,7 @@ mod codec;
 pub mod connect;
 pub mod deviations;
 pub mod faults;
+pub mod function;
 pub mod oracle;
 pub mod properties;
 pub mod raw;

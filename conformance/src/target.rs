@@ -8,13 +8,13 @@ use proto::reapi::capabilities_client::CapabilitiesClient;
 use proto::wire::action_cache_client::ActionCacheClient;
 use proto::wire::content_addressable_storage_client::ContentAddressableStorageClient;
 use rand::RngCore as _;
-use sha2::{Digest as _, Sha256};
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::check::{Finding, Stop};
 use crate::connect::{self, Options};
+use crate::function::Function;
 use crate::trace::{self, Trace};
 
 /// Bytes of a message that this client accepts: what gRPC clients accept by default, so that a larger one is noticed.
@@ -25,6 +25,8 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct Target {
     channel: Channel,
     instance: String,
+    /// Of the digests in requests and names.
+    function: Function,
     /// Sent with every call.
     headers: MetadataMap,
     /// For a connection of its own; without it the channel has to do.
@@ -37,25 +39,37 @@ pub struct Target {
 pub struct Blob {
     /// The bytes.
     pub bytes: Bytes,
-    /// Their SHA-256 and length.
+    /// Their hash, SHA-256 where nothing else was asked for, and length.
     pub digest: reapi::Digest,
 }
 
 impl Blob {
-    /// `len` random bytes.
+    /// `len` random bytes, with their SHA-256.
     pub fn random(len: usize) -> Blob {
-        let mut bytes = vec![0; len];
-        rand::rng().fill_bytes(&mut bytes);
-        Blob::of(bytes)
+        Blob::random_under(Function::Sha256, len)
     }
 
-    /// Given bytes.
+    /// Given bytes, with their SHA-256.
     pub fn of(bytes: impl Into<Bytes>) -> Blob {
+        Blob::under(Function::Sha256, bytes)
+    }
+
+    /// `len` random bytes, with their hash by this function.
+    pub fn random_under(function: Function, len: usize) -> Blob {
+        let mut bytes = vec![0; len];
+        rand::rng().fill_bytes(&mut bytes);
+        Blob::under(function, bytes)
+    }
+
+    /// Given bytes, with their hash by this function.
+    pub fn under(function: Function, bytes: impl Into<Bytes>) -> Blob {
         let bytes = bytes.into();
-        let hash = hex::encode(Sha256::digest(&bytes));
         let size_bytes = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         Blob {
-            digest: reapi::Digest { hash, size_bytes },
+            digest: reapi::Digest {
+                hash: function.hash(&bytes),
+                size_bytes,
+            },
             bytes,
         }
     }
@@ -87,6 +101,7 @@ impl Target {
         Target {
             channel,
             instance: instance.to_owned(),
+            function: Function::default(),
             headers: MetadataMap::new(),
             options: None,
             trace: Trace::default(),
@@ -109,6 +124,30 @@ impl Target {
             instance: instance.to_owned(),
             ..self.clone()
         }
+    }
+
+    /// The same server, asked by digests of another function.
+    #[must_use]
+    pub fn under(&self, function: Function) -> Target {
+        Target {
+            function,
+            ..self.clone()
+        }
+    }
+
+    /// The function of the digests in requests and names.
+    pub fn function(&self) -> Function {
+        self.function
+    }
+
+    /// `len` random bytes, with a digest of the function in use.
+    pub fn random(&self, len: usize) -> Blob {
+        Blob::random_under(self.function, len)
+    }
+
+    /// Given bytes, with a digest of the function in use.
+    pub fn blob(&self, bytes: impl Into<Bytes>) -> Blob {
+        Blob::under(self.function, bytes)
     }
 
     /// The same server, with more headers in every call.
@@ -195,16 +234,18 @@ impl Target {
 
     /// The name under which `digest` is read.
     pub fn read_name(&self, digest: &reapi::Digest) -> String {
-        self.named(&format!("blobs/{}/{}", digest.hash, digest.size_bytes))
+        self.named(&format!("blobs/{}", self.tail(digest)))
     }
 
     /// A fresh name under which `digest` can be written.
     pub fn write_name(&self, digest: &reapi::Digest) -> String {
         let uuid = uuid::Uuid::new_v4();
-        self.named(&format!(
-            "uploads/{uuid}/blobs/{}/{}",
-            digest.hash, digest.size_bytes
-        ))
+        self.named(&format!("uploads/{uuid}/blobs/{}", self.tail(digest)))
+    }
+
+    /// What names a digest in a resource name: the function, where it has to be said, hash and size.
+    pub fn tail(&self, digest: &reapi::Digest) -> String {
+        format!("{}{}/{}", self.function.segment(), digest.hash, digest.size_bytes)
     }
 
     /// A resource name of this instance.
@@ -301,7 +342,7 @@ impl Target {
         let request = reapi::FindMissingBlobsRequest {
             instance_name: self.instance.clone(),
             blob_digests: digests,
-            ..Default::default()
+            digest_function: self.function.said(),
         };
         self.find_missing(request).await
     }

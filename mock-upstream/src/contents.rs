@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 
+use crate::assets::Assets;
 use crate::digest::Digest;
 
 /// Broken uploads stay for a resume; of more than these the oldest goes. Far above what one test leaves behind.
@@ -21,6 +22,7 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     instances: BTreeMap<String, Instance>,
+    pub(crate) assets: Assets,
     /// By whole resource name: one uuid may serve several blobs.
     uploads: HashMap<String, Upload>,
     /// What violations remember.

@@ -1,48 +1,40 @@
-//! Names of blobs: SHA-256 and length. The mock offers no other digest function.
+//! Names of blobs: hash and length, by one of two digest functions.
 
 use std::fmt;
 
 use proto::reapi;
-use proto::reapi::digest_function::Value as Function;
+use proto::reapi::digest_function::Value;
 use sha2::{Digest as _, Sha256};
 
 const HASH_BYTES: usize = 32;
 
-/// Names a blob by its SHA-256 and its length. Well formed by construction, but not by proof: only
-/// [`Digest::fits`] tells whether some bytes are the ones it names.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest {
-    hash: [u8; HASH_BYTES],
-    size_bytes: u64,
+/// A digest function that the mock computes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub enum Function {
+    /// Always offered, and meant where none is said.
+    #[default]
+    Sha256,
+    /// Offered where [`crate::Settings::blake3`] is set. It is never meant unless it is said.
+    Blake3,
 }
 
-/// Why a digest on the wire is refused.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DigestError {
-    #[error("a digest is missing")]
-    Absent,
-    #[error("hash {0:?} is not 64 lower-case hexadecimal digits (only SHA256 is offered)")]
-    Hash(String),
-    #[error("size {0} is negative")]
-    NegativeSize(i64),
-    #[error("size {0} does not go with that hash: one is the empty blob's, the other is not")]
-    HalfEmpty(u64),
-    #[error("digest function {0} is not offered, only SHA256 is")]
-    Function(i32),
-}
-
-impl Digest {
+impl Function {
     /// The digest of these bytes.
-    pub fn of(bytes: &[u8]) -> Digest {
+    pub fn of(self, bytes: &[u8]) -> Digest {
+        let hash = match self {
+            Function::Sha256 => Sha256::digest(bytes).into(),
+            Function::Blake3 => blake3::hash(bytes).into(),
+        };
         Digest {
-            hash: Sha256::digest(bytes).into(),
+            function: self,
+            hash,
             size_bytes: bytes.len() as u64,
         }
     }
 
     /// # Errors
     /// If no bytes can have this digest.
-    pub fn parse(hash: &str, size_bytes: i64) -> Result<Digest, DigestError> {
+    pub fn parse(self, hash: &str, size_bytes: i64) -> Result<Digest, DigestError> {
         let malformed = || DigestError::Hash(hash.chars().take(2 * HASH_BYTES + 1).collect());
         // `hex` takes upper case too, which would give one blob two spellings.
         if !hash.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
@@ -52,11 +44,11 @@ impl Digest {
         hex::decode_to_slice(hash, &mut bytes).map_err(|_odd_length| malformed())?;
         let size = u64::try_from(size_bytes).map_err(|_negative| DigestError::NegativeSize(size_bytes))?;
         let digest = Digest {
+            function: self,
             hash: bytes,
             size_bytes: size,
         };
-        let empty = Digest::of(b"");
-        if (digest.hash == empty.hash) != (size == 0) {
+        if (digest.hash == self.of(b"").hash) != (size == 0) {
             return Err(DigestError::HalfEmpty(size));
         }
         Ok(digest)
@@ -64,9 +56,87 @@ impl Digest {
 
     /// # Errors
     /// If it is absent, or no bytes can have it.
-    pub fn from_wire(digest: Option<&reapi::Digest>) -> Result<Digest, DigestError> {
+    pub fn from_wire(self, digest: Option<&reapi::Digest>) -> Result<Digest, DigestError> {
         let digest = digest.ok_or(DigestError::Absent)?;
-        Digest::parse(&digest.hash, digest.size_bytes)
+        self.parse(&digest.hash, digest.size_bytes)
+    }
+
+    /// What a request says about its function: nothing, which leaves it to the length of the hash and so to SHA256, or
+    /// one that is offered.
+    pub(crate) fn asked(said: i32, blake3: bool) -> Result<Function, DigestError> {
+        match Value::try_from(said) {
+            Ok(Value::Unknown | Value::Sha256) => Ok(Function::Sha256),
+            Ok(Value::Blake3) if blake3 => Ok(Function::Blake3),
+            _other => Err(DigestError::Function(said)),
+        }
+    }
+
+    /// Its number on the wire.
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            Function::Sha256 => Value::Sha256 as i32,
+            Function::Blake3 => Value::Blake3 as i32,
+        }
+    }
+
+    /// What stands before the hash in a name.
+    fn segment(self) -> &'static str {
+        match self {
+            Function::Sha256 => "",
+            Function::Blake3 => "blake3/",
+        }
+    }
+}
+
+/// Names a blob by its function, hash and length. Well formed by construction, but not by proof: only
+/// [`Digest::fits`] tells whether some bytes are the ones it names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest {
+    function: Function,
+    hash: [u8; HASH_BYTES],
+    size_bytes: u64,
+}
+
+/// Why a digest on the wire is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DigestError {
+    #[error("a digest is missing")]
+    Absent,
+    #[error("hash {0:?} is not 64 lower-case hexadecimal digits, as both functions have")]
+    Hash(String),
+    #[error("size {0} is negative")]
+    NegativeSize(i64),
+    #[error("size {0} does not go with that hash: one is the empty blob's, the other is not")]
+    HalfEmpty(u64),
+    #[error("digest function {0} is not offered")]
+    Function(i32),
+}
+
+impl Digest {
+    /// The SHA-256 of these bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Function::Sha256.of(bytes)
+    }
+
+    /// A SHA-256, as [`Function::parse`].
+    ///
+    /// # Errors
+    /// If no bytes can have this digest.
+    pub fn parse(hash: &str, size_bytes: i64) -> Result<Digest, DigestError> {
+        Function::Sha256.parse(hash, size_bytes)
+    }
+
+    /// A SHA-256, as [`Function::from_wire`].
+    ///
+    /// # Errors
+    /// If it is absent, or no bytes can have it.
+    pub fn from_wire(digest: Option<&reapi::Digest>) -> Result<Digest, DigestError> {
+        Function::Sha256.from_wire(digest)
+    }
+
+    /// What its hash was computed with.
+    pub fn function(&self) -> Function {
+        self.function
     }
 
     /// The message that stands for it.
@@ -84,7 +154,7 @@ impl Digest {
 
     /// Whether these bytes are the ones it names.
     pub fn fits(&self, bytes: &[u8]) -> bool {
-        bytes.len() as u64 == self.size_bytes && *self == Digest::of(bytes)
+        bytes.len() as u64 == self.size_bytes && *self == self.function.of(bytes)
     }
 
     /// Length of the blob.
@@ -117,22 +187,19 @@ fn prefix(instance: &str) -> String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.hash_hex(), self.size_bytes)
+        write!(
+            f,
+            "{}{}/{}",
+            self.function.segment(),
+            self.hash_hex(),
+            self.size_bytes
+        )
     }
 }
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// Takes what a request says about its digest function: nothing, which leaves it to the length of the hash, or SHA256.
-pub(crate) fn check_function(function: i32) -> Result<(), DigestError> {
-    if function == Function::Unknown as i32 || function == Function::Sha256 as i32 {
-        Ok(())
-    } else {
-        Err(DigestError::Function(function))
     }
 }
 
@@ -168,6 +235,29 @@ mod tests {
     #[track_caller]
     fn check(hash: &str, size_bytes: i64, expected: Result<(), DigestError>) {
         assert_eq!(Digest::parse(hash, size_bytes).map(|_| ()), expected);
+    }
+
+    #[test]
+    fn functions_are_said_by_number_and_only_sha256_may_be_left_unsaid() {
+        assert_eq!(Function::asked(0, true), Ok(Function::Sha256));
+        assert_eq!(Function::asked(1, false), Ok(Function::Sha256));
+        assert_eq!(Function::asked(9, true), Ok(Function::Blake3));
+        for (said, blake3) in [(9, false), (8, true), (99, true), (-1, true)] {
+            assert_eq!(Function::asked(said, blake3), Err(DigestError::Function(said)));
+        }
+    }
+
+    #[test]
+    fn a_blake3_digest_is_another_name_with_an_empty_blob_of_its_own() {
+        let (one, other) = (Function::Blake3.of(b"abc"), Digest::of(b"abc"));
+        assert!(one.fits(b"abc") && one != other);
+        assert_eq!(one.read_name("a"), format!("a/blobs/blake3/{}/3", one.hash_hex()));
+        assert_eq!(Function::Blake3.of(b"").hash_hex()[..8], *"af1349b9"); // DIG-20
+        assert_eq!(
+            Function::Blake3.parse(EMPTY, 0).map(|_| ()),
+            Err(DigestError::HalfEmpty(0))
+        );
+        assert_ne!(Function::Sha256.parse(&one.hash_hex(), 3), Ok(one)); // DIG-18
     }
 
     #[test]

@@ -28,6 +28,7 @@
 //! ```
 
 mod alter;
+mod assets;
 mod call;
 mod codec;
 mod connection;
@@ -51,7 +52,7 @@ mod violation;
 
 pub use contents::Counts;
 pub use control::Control;
-pub use digest::{Digest, DigestError};
+pub use digest::{Digest, DigestError, Function};
 pub use forward::{Carried, Forwarder, Link};
 pub use gate::Gate;
 pub use log::{Call, Calls, Firing, Outcome, Told};

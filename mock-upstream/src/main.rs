@@ -70,6 +70,15 @@ struct Serve {
     /// Offer SplitBlob and SpliceBlob.
     #[arg(long)]
     split: bool,
+    /// Offer BLAKE3 beside SHA256.
+    #[arg(long)]
+    blake3: bool,
+    /// Offer the Fetch service of Remote Asset, for what was pushed.
+    #[arg(long)]
+    fetch: bool,
+    /// Offer the Push service of Remote Asset.
+    #[arg(long)]
+    push: bool,
     /// Keep this header of every call in the log. May be given several times.
     #[arg(long, value_name = "NAME")]
     log_header: Vec<String>,
@@ -144,6 +153,9 @@ async fn serve(args: Serve, terminate: Signal) -> anyhow::Result<()> {
         settings.require_complete = args.require_complete;
         settings.zstd = args.zstd;
         settings.split = args.split;
+        settings.blake3 = args.blake3;
+        settings.fetch = args.fetch;
+        settings.push = args.push;
         settings.log_headers = args.log_header.iter().map(|name| name.to_lowercase()).collect();
     });
     let mock = builder

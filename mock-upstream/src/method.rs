@@ -15,6 +15,12 @@ pub const CAPABILITIES: &str = "Capabilities.GetCapabilities";
 pub const SPLIT: &str = "ContentAddressableStorage.SplitBlob";
 pub const SPLICE: &str = "ContentAddressableStorage.SpliceBlob";
 
+/// Nor these, of Remote Asset.
+pub const FETCH_BLOB: &str = "Fetch.FetchBlob";
+pub const FETCH_DIRECTORY: &str = "Fetch.FetchDirectory";
+pub const PUSH_BLOB: &str = "Push.PushBlob";
+pub const PUSH_DIRECTORY: &str = "Push.PushDirectory";
+
 /// No method: a connection that has just been accepted, before a byte of it is read. Only rules know it.
 pub const CONNECT: &str = "connect";
 

@@ -58,6 +58,12 @@ pub struct Settings {
     pub zstd: bool,
     /// Whether SplitBlob and SpliceBlob are offered.
     pub split: bool,
+    /// Whether BLAKE3 is offered beside SHA256.
+    pub blake3: bool,
+    /// Whether the Fetch service of Remote Asset is offered: it knows what was pushed, and nothing else.
+    pub fetch: bool,
+    /// Whether the Push service of Remote Asset is offered.
+    pub push: bool,
     /// Names of headers that the log keeps, in lower case.
     pub log_headers: Vec<String>,
     /// Announced instead of what follows from the other settings.
@@ -76,6 +82,9 @@ impl Default for Settings {
             require_complete: false,
             zstd: false,
             split: false,
+            blake3: false,
+            fetch: false,
+            push: false,
             log_headers: Vec::new(),
             capabilities: None,
         }

@@ -1,11 +1,11 @@
 //! Instance names, and the resource names of ByteStream. Pure.
 //!
 //! ```text
-//! read   [instance/]blobs/[sha256/]hash/size
-//! write  [instance/]uploads/uuid/blobs/[sha256/]hash/size[/anything...]
+//! read   [instance/]blobs/[function/]hash/size
+//! write  [instance/]uploads/uuid/blobs/[function/]hash/size[/anything...]
 //! ```
 
-use crate::digest::{Digest, DigestError};
+use crate::digest::{Digest, DigestError, Function};
 
 /// No segment of an instance name is one of these, so the first of them in a resource name ends the instance.
 const RESERVED: [&str; 7] = [
@@ -18,7 +18,7 @@ const RESERVED: [&str; 7] = [
     "compressed-blobs",
 ];
 
-/// What a name for Read, or a name for Write, says.
+/// What a name for Read, or a name for Write, says; whether the function is offered is for others to see.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) instance: String,
@@ -113,11 +113,15 @@ fn split_instance<'a>(name: &str, segments: &'a [&'a str]) -> Result<(String, &'
 }
 
 fn digest<'a>(name: &str, segments: &'a [&'a str]) -> Result<(Digest, &'a [&'a str]), NameError> {
-    let segments = segments.strip_prefix(&["sha256"]).unwrap_or(segments);
+    let (function, segments) = match segments {
+        ["sha256", rest @ ..] => (Function::Sha256, rest),
+        ["blake3", rest @ ..] => (Function::Blake3, rest),
+        [..] => (Function::Sha256, segments),
+    };
     let [hash, size, rest @ ..] = segments else {
         return Err(NameError::Form(shortened(name)));
     };
-    Ok((Digest::parse(hash, decimal(size)?)?, rest))
+    Ok((function.parse(hash, decimal(size)?)?, rest))
 }
 
 /// One size has one spelling: no sign, no leading zeros.
@@ -176,7 +180,7 @@ mod tests {
         read(&format!("a/uploads/blobs/{d}"), None); // RN-03
         read(&format!("blobs/{d}/x"), None); // RN-13
         read(&format!("blobs/{d}/"), None);
-        read(&format!("blobs/blake3/{d}"), None); // RN-08
+        read(&format!("blobs/BLAKE3/{d}"), None); // RN-08
         read(&format!("blobs/SHA256/{d}"), None);
         read(&format!("compressed-blobs/zstd/{d}"), None); // RN-11
         read(&format!("uploads/u/blobs/{d}"), None);
@@ -184,6 +188,19 @@ mod tests {
         for size in ["+3", "-3", "03", "", " 3", "3.0", "9223372036854775808"] {
             read(&format!("blobs/{hash}/{size}"), None); // RN-12
         }
+    }
+
+    #[test]
+    fn a_new_function_stands_before_the_hash() {
+        let digest = Function::Blake3.of(b"abc");
+        let expected = Ok(Name {
+            instance: "a".into(),
+            digest,
+        });
+        assert_eq!(Name::of_read(&digest.read_name("a")), expected); // RN-07
+        assert_eq!(Name::of_write(&digest.write_name("a", "u")), expected);
+        let zstd = format!("a/compressed-blobs/zstd/{digest}");
+        assert_eq!(plain(&zstd), Some(digest.read_name("a")));
     }
 
     #[test]

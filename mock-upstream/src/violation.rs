@@ -4,9 +4,11 @@
 //! of it, and a client learns nothing but what it is answered.
 
 mod actions;
+mod assets;
 mod blobs;
 mod chunks;
 mod compressed;
+mod functions;
 mod streams;
 mod transport;
 mod trees;
@@ -15,6 +17,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proto::asset::{
+    FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse, PushBlobRequest,
+    PushBlobResponse, PushDirectoryRequest,
+};
 use proto::bytestream::{QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, WriteRequest};
 use proto::reapi::{
     BatchReadBlobsRequest, BatchReadBlobsResponse, BatchUpdateBlobsRequest, BatchUpdateBlobsResponse,
@@ -51,10 +57,12 @@ impl Violation {
             transport::VIOLATIONS,
             blobs::VIOLATIONS,
             compressed::VIOLATIONS,
+            functions::VIOLATIONS,
             chunks::VIOLATIONS,
             streams::VIOLATIONS,
             trees::VIOLATIONS,
             actions::VIOLATIONS,
+            assets::VIOLATIONS,
         ]
         .into_iter()
         .flatten()
@@ -120,6 +128,12 @@ pub(crate) enum Bend {
     SpliceOut(Out<SpliceBlobRequest, SpliceBlobResponse>),
     QueryIn(In<QueryWriteStatusRequest>),
     QueryOut(Out<QueryWriteStatusRequest, QueryWriteStatusResponse>),
+    FetchIn(In<FetchBlobRequest>),
+    FetchOut(Out<FetchBlobRequest, FetchBlobResponse>),
+    FetchDirectoryOut(Out<FetchDirectoryRequest, FetchDirectoryResponse>),
+    PushIn(In<PushBlobRequest>),
+    PushOut(Out<PushBlobRequest, PushBlobResponse>),
+    PushDirectoryIn(In<PushDirectoryRequest>),
 }
 
 impl Bend {
@@ -139,6 +153,10 @@ impl Bend {
             Bend::SplitIn(_) | Bend::SplitOut(_) => Some(method::SPLIT),
             Bend::SpliceIn(_) | Bend::SpliceOut(_) => Some(method::SPLICE),
             Bend::QueryIn(_) | Bend::QueryOut(_) => Some(method::QUERY_WRITE_STATUS),
+            Bend::FetchIn(_) | Bend::FetchOut(_) => Some(method::FETCH_BLOB),
+            Bend::FetchDirectoryOut(_) => Some(method::FETCH_DIRECTORY),
+            Bend::PushIn(_) | Bend::PushOut(_) => Some(method::PUSH_BLOB),
+            Bend::PushDirectoryIn(_) => Some(method::PUSH_DIRECTORY),
         }
     }
 }

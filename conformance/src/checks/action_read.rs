@@ -33,10 +33,10 @@ pub(super) async fn action(t: &Target) -> Result<Digest, Stop> {
 /// An action that takes `bytes` bytes, at most 127, in the CAS.
 pub(super) async fn whole_action(t: &Target, bytes: usize) -> Result<Digest, Stop> {
     let action = Action {
-        salt: Blob::random(bytes - 2).bytes, // behind a tag and a length
+        salt: t.random(bytes - 2).bytes, // behind a tag and a length
         ..Default::default()
     };
-    let action = Blob::of(action.encode_to_vec());
+    let action = t.blob(action.encode_to_vec());
     t.put(&action).await?;
     Ok(action.digest)
 }
@@ -129,12 +129,12 @@ async fn no_entry(t: Arc<Target>) -> Verdict {
 }
 
 async fn missing_output(t: Arc<Target>) -> Verdict {
-    let result = with_files(vec![file("out", &Blob::random(50).digest)]);
+    let result = with_files(vec![file("out", &t.random(50).digest)]);
     is_no_hit(&t, &result, "an output file is missing").await
 }
 
 async fn output_appears(t: Arc<Target>) -> Verdict {
-    let (action, output) = (action(&t).await?, Blob::random(60));
+    let (action, output) = (action(&t).await?, t.random(60));
     let result = with_files(vec![file("out", &output.digest)]);
     let request = t.put_action_request(&action, result.encode_to_vec());
     if t.put_action(request).await.is_err() {
@@ -149,7 +149,7 @@ async fn output_appears(t: Arc<Target>) -> Verdict {
 }
 
 async fn every_kind_of_output(t: Arc<Target>) -> Verdict {
-    let absent = || Blob::random(50).digest;
+    let absent = || t.random(50).digest;
     let stdout = ActionResult {
         stdout_digest: Some(absent()),
         ..Default::default()
@@ -170,7 +170,7 @@ async fn every_kind_of_output(t: Arc<Target>) -> Verdict {
                 root: Some(files),
                 children: Vec::new(),
             };
-            Blob::of(tree.encode_to_vec())
+            t.blob(tree.encode_to_vec())
         };
         t.put(&tree).await?;
         is_no_hit(&t, &with_tree(&tree.digest), "a file of a Tree is missing").await?;
@@ -179,12 +179,12 @@ async fn every_kind_of_output(t: Arc<Target>) -> Verdict {
 }
 
 async fn empty_outputs(t: Arc<Target>) -> Verdict {
-    let came = round_trip(&t, &with_files(vec![file("empty", &Blob::of("").digest)])).await?;
+    let came = round_trip(&t, &with_files(vec![file("empty", &t.blob("").digest)])).await?;
     expect_eq("a result with an empty output", &came.output_files.len(), &1)
 }
 
 async fn not_understood(t: Arc<Target>) -> Verdict {
-    let tree = Blob::of([b"\xff\xff\xff\xff", &uuid::Uuid::new_v4().as_bytes()[..]].concat());
+    let tree = t.blob([b"\xff\xff\xff\xff", &uuid::Uuid::new_v4().as_bytes()[..]].concat());
     t.put(&tree).await?;
     is_no_hit(&t, &with_tree(&tree.digest), "a Tree cannot be decoded").await
 }
@@ -289,7 +289,7 @@ async fn inlined_whole(t: Arc<Target>) -> Verdict {
 }
 
 async fn without_the_action(t: Arc<Target>) -> Verdict {
-    let action = Blob::random(33).digest;
+    let action = t.random(33).digest;
     let result = ActionResult {
         exit_code: 7,
         ..Default::default()
@@ -314,7 +314,7 @@ async fn failed_action(t: Arc<Target>) -> Verdict {
 }
 
 async fn thousand_outputs(t: Arc<Target>) -> Verdict {
-    let blobs: Vec<Blob> = (0..1000).map(|_| Blob::random(20)).collect();
+    let blobs: Vec<Blob> = (0..1000).map(|_| t.random(20)).collect();
     for part in blobs.chunks(500) {
         t.update(part.iter().map(Blob::entry).collect())
             .await
@@ -351,12 +351,12 @@ async fn all_hints(t: Arc<Target>) -> Verdict {
 async fn large_tree(t: Arc<Target>) -> Verdict {
     let here = t.stored(10).await?;
     let mut files = vec![here.digest; 1500];
-    files.push(Blob::random(10).digest);
+    files.push(t.random(10).digest);
     let tree = Tree {
         root: Some(directory_of(&files)),
         children: Vec::new(),
     };
-    let tree = Blob::of(tree.encode_to_vec());
+    let tree = t.blob(tree.encode_to_vec());
     t.put(&tree).await?;
     is_no_hit(
         &t,

@@ -49,26 +49,26 @@ async fn real_action(t: &Target, do_not_cache: bool, input_root: &Digest) -> Res
         arguments: vec!["true".into(), uuid::Uuid::new_v4().to_string()],
         ..Default::default()
     };
-    let command = Blob::of(command.encode_to_vec());
+    let command = t.blob(command.encode_to_vec());
     let action = Action {
         command_digest: Some(command.digest.clone()),
         input_root_digest: Some(input_root.clone()),
         do_not_cache,
         ..Default::default()
     };
-    let action = Blob::of(action.encode_to_vec());
+    let action = t.blob(action.encode_to_vec());
     t.put(&command).await?;
     t.put(&action).await?;
     Ok(action.digest)
 }
 
 async fn input_root_is_not_asked_for(t: Arc<Target>) -> Verdict {
-    let action = real_action(&t, false, &Blob::random(77).digest).await?;
+    let action = real_action(&t, false, &t.random(77).digest).await?;
     t.store_result(&action, &with_exit_code(0)).await
 }
 
 async fn any_key(t: Arc<Target>) -> Verdict {
-    t.store_result(&Blob::random(34).digest, &with_exit_code(0)).await
+    t.store_result(&t.random(34).digest, &with_exit_code(0)).await
 }
 
 async fn absent_fields(t: Arc<Target>) -> Verdict {
@@ -96,7 +96,7 @@ async fn missing_outputs(t: Arc<Target>) -> Verdict {
             "updates of the action cache are not enabled".into(),
         ));
     }
-    let result = with_files(vec![file("out", &Blob::random(50).digest)]);
+    let result = with_files(vec![file("out", &t.random(50).digest)]);
     match t
         .put_action(t.put_action_request(&action, result.encode_to_vec()))
         .await
@@ -110,7 +110,7 @@ async fn missing_outputs(t: Arc<Target>) -> Verdict {
 }
 
 async fn missing_reference_is_named(t: Arc<Target>) -> Verdict {
-    let (action, output) = (action(&t).await?, Blob::random(50).digest);
+    let (action, output) = (action(&t).await?, t.random(50).digest);
     let result = with_files(vec![file("out", &output)]);
     let Err(status) = t
         .put_action(t.put_action_request(&action, result.encode_to_vec()))
@@ -143,7 +143,7 @@ async fn not_enabled(t: Arc<Target>) -> Verdict {
         Code::Unimplemented,
         Code::FailedPrecondition,
     ];
-    let request = t.put_action_request(&Blob::random(30).digest, Bytes::new());
+    let request = t.put_action_request(&t.random(30).digest, Bytes::new());
     t.put_action(request)
         .await
         .denied("UpdateActionResult where updates are not enabled", codes)

@@ -19,7 +19,7 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 async fn one_answer_per_digest(t: Arc<Target>) -> Verdict {
-    let blobs: Vec<Blob> = (0..10).map(|_| Blob::random(64)).collect();
+    let blobs: Vec<Blob> = (0..10).map(|_| t.random(64)).collect();
     t.update(blobs.iter().map(Blob::entry).collect())
         .await
         .due("BatchUpdateBlobs")?;
@@ -33,7 +33,7 @@ async fn one_answer_per_digest(t: Arc<Target>) -> Verdict {
 
 async fn absence_leaves_the_call_ok(t: Arc<Target>) -> Verdict {
     let there = t.stored(64).await?;
-    let asked = vec![Blob::random(64).digest, there.digest];
+    let asked = vec![t.random(64).digest, there.digest];
     let answers = t.data_of(asked).await.due("BatchReadBlobs with an absent blob")?;
     expect(answers[1].1 == there.bytes, || {
         "the blob that is there did not come".into()
@@ -41,16 +41,13 @@ async fn absence_leaves_the_call_ok(t: Arc<Target>) -> Verdict {
 }
 
 async fn absent_is_not_found(t: Arc<Target>) -> Verdict {
-    let answers = t
-        .data_of(vec![Blob::random(64).digest])
-        .await
-        .due("BatchReadBlobs")?;
+    let answers = t.data_of(vec![t.random(64).digest]).await.due("BatchReadBlobs")?;
     expect_eq("an absent blob", &answers[0].0, &Code::NotFound)
 }
 
 async fn over_the_limit(t: Arc<Target>) -> Verdict {
     let half = i64::try_from(t.batch_limit().await?).unwrap_or(i64::MAX) / 2 + 1;
-    let digests = vec![Blob::random(8).sized(half), Blob::random(8).sized(half)];
+    let digests = vec![t.random(8).sized(half), t.random(8).sized(half)];
     t.data_of(digests)
         .await
         .denied("BatchReadBlobs over the limit", INVALID)
@@ -84,7 +81,10 @@ async fn unknown_compressors(t: Arc<Target>) -> Verdict {
 }
 
 async fn whole_and_right(t: Arc<Target>) -> Verdict {
-    let blobs: Vec<Blob> = [1, 1000, 70_000, 200_000].into_iter().map(Blob::random).collect();
+    let blobs: Vec<Blob> = [1, 1000, 70_000, 200_000]
+        .into_iter()
+        .map(|len| t.random(len))
+        .collect();
     t.update(blobs.iter().map(Blob::entry).collect())
         .await
         .due("BatchUpdateBlobs")?;
@@ -103,7 +103,7 @@ async fn whole_and_right(t: Arc<Target>) -> Verdict {
 }
 
 async fn empty_blob(t: Arc<Target>) -> Verdict {
-    let answers = t.data_of(vec![Blob::of("").digest]).await.due("BatchReadBlobs")?;
+    let answers = t.data_of(vec![t.blob("").digest]).await.due("BatchReadBlobs")?;
     expect_eq("the empty blob", &answers, &vec![(Code::Ok, Bytes::new())])
 }
 
@@ -124,7 +124,7 @@ async fn asked_twice(t: Arc<Target>) -> Verdict {
 }
 
 async fn malformed_digest(t: Arc<Target>) -> Verdict {
-    let bad = Blob::random(8).sized(-8);
+    let bad = t.random(8).sized(-8);
     match t.data_of(vec![bad]).await {
         Ok(answers) => expect_eq("a size of -8", &answers[0].0, &Code::InvalidArgument),
         answer => answer.denied("BatchReadBlobs of a size of -8", INVALID),
@@ -132,17 +132,14 @@ async fn malformed_digest(t: Arc<Target>) -> Verdict {
 }
 
 async fn no_data_with_an_error(t: Arc<Target>) -> Verdict {
-    let answers = t
-        .data_of(vec![Blob::random(64).digest])
-        .await
-        .due("BatchReadBlobs")?;
+    let answers = t.data_of(vec![t.random(64).digest]).await.due("BatchReadBlobs")?;
     expect(answers[0].1.is_empty(), || {
         format!("{} bytes of an absent blob", answers[0].1.len())
     })
 }
 
 async fn four_thousand(t: Arc<Target>) -> Verdict {
-    let blobs: Vec<Blob> = (0..4000).map(|_| Blob::random(24)).collect();
+    let blobs: Vec<Blob> = (0..4000).map(|_| t.random(24)).collect();
     let limit = t.cache().await?.max_batch_total_size_bytes;
     if (1..4000 * 24).contains(&limit) {
         return Err(Stop::NotOffered(format!("the limit of batches is {limit}")));

@@ -22,8 +22,8 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 async fn entries_are_independent(t: Arc<Target>) -> Verdict {
-    let (first, bad, last) = (Blob::random(100), Blob::random(100), Blob::random(100));
-    let entries = vec![first.entry(), (bad.digest, Blob::random(100).bytes), last.entry()];
+    let (first, bad, last) = (t.random(100), t.random(100), t.random(100));
+    let entries = vec![first.entry(), (bad.digest, t.random(100).bytes), last.entry()];
     let codes = t
         .update(entries)
         .await
@@ -34,7 +34,7 @@ async fn entries_are_independent(t: Arc<Target>) -> Verdict {
 }
 
 async fn one_response_per_entry(t: Arc<Target>) -> Verdict {
-    let blobs: Vec<Blob> = (0..20).map(|_| Blob::random(50)).collect();
+    let blobs: Vec<Blob> = (0..20).map(|_| t.random(50)).collect();
     let request = t.update_request(blobs.iter().map(Blob::entry).collect());
     let responses = t.batch_update(request).await.due("BatchUpdateBlobs")?;
     let answered = blobs
@@ -54,7 +54,7 @@ async fn one_response_per_entry(t: Arc<Target>) -> Verdict {
 }
 
 async fn order(t: Arc<Target>) -> Verdict {
-    let blobs: Vec<Blob> = (0..12).map(|_| Blob::random(60)).collect();
+    let blobs: Vec<Blob> = (0..12).map(|_| t.random(60)).collect();
     let request = t.update_request(blobs.iter().map(Blob::entry).collect());
     let responses = t.batch_update(request).await.due("BatchUpdateBlobs")?;
     let due = blobs.iter().map(|blob| Some(&blob.digest));
@@ -71,13 +71,13 @@ async fn codes(t: &Target, entries: Vec<(Digest, Bytes)>) -> Vec<Code> {
 }
 
 async fn wrong_bytes(t: Arc<Target>) -> Verdict {
-    let entries = vec![(Blob::random(100).digest, Blob::random(100).bytes)];
+    let entries = vec![(t.random(100).digest, t.random(100).bytes)];
     let codes = t.update(entries).await.due("BatchUpdateBlobs of wrong bytes")?;
     expect_eq("an entry with wrong bytes", &codes, &vec![Code::InvalidArgument])
 }
 
 async fn wrong_size(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     let codes = t
         .update(vec![(blob.sized(99), blob.bytes)])
         .await
@@ -90,7 +90,7 @@ async fn wrong_size(t: Arc<Target>) -> Verdict {
 }
 
 async fn malformed_digest(t: Arc<Target>) -> Verdict {
-    let blob = Blob::of([b"malformed", &uuid::Uuid::new_v4().as_bytes()[..]].concat());
+    let blob = t.blob([b"malformed", &uuid::Uuid::new_v4().as_bytes()[..]].concat());
     let digest = Digest {
         hash: blob.digest.hash.to_uppercase(),
         ..blob.digest
@@ -105,7 +105,7 @@ async fn malformed_digest(t: Arc<Target>) -> Verdict {
 
 async fn over_the_limit(t: Arc<Target>) -> Verdict {
     let half = t.batch_limit().await? / 2 + 1;
-    let entries = vec![Blob::random(half).entry(), Blob::random(half).entry()];
+    let entries = vec![t.random(half).entry(), t.random(half).entry()];
     t.update(entries)
         .await
         .denied("BatchUpdateBlobs over the limit", INVALID)
@@ -116,7 +116,7 @@ async fn compressor_not_announced(t: Arc<Target>) -> Verdict {
     let Some(compressor) = [2, 3].into_iter().find(|number| !announced.contains(number)) else {
         return Err(Stop::NotOffered("all compressors are announced".into()));
     };
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     let mut request = t.update_request(Vec::new());
     request.requests.push(Request {
         digest: Some(blob.digest.clone()),
@@ -129,7 +129,7 @@ async fn compressor_not_announced(t: Arc<Target>) -> Verdict {
 }
 
 async fn twice(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     let codes = t
         .update(vec![blob.entry(), blob.entry()])
         .await
@@ -149,15 +149,12 @@ async fn empty_batch(t: Arc<Target>) -> Verdict {
 }
 
 async fn empty_blob(t: Arc<Target>) -> Verdict {
-    let codes = t
-        .update(vec![Blob::of("").entry()])
-        .await
-        .due("BatchUpdateBlobs")?;
+    let codes = t.update(vec![t.blob("").entry()]).await.due("BatchUpdateBlobs")?;
     expect_eq("an entry of the empty blob", &codes, &vec![Code::Ok])
 }
 
 async fn final_code(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     let codes = codes(&t, vec![(blob.digest, blob.bytes.slice(..60))]).await;
     expect(
         codes
@@ -168,7 +165,7 @@ async fn final_code(t: Arc<Target>) -> Verdict {
 }
 
 async fn ok_means_present(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(300);
+    let blob = t.random(300);
     t.update(vec![blob.entry()]).await.due("BatchUpdateBlobs")?;
     t.is_present(&blob.digest).await
 }

@@ -26,7 +26,7 @@ pub(super) const CHECKS: &[Check] = &[
 const CODES_OF_ABSENCE: &[Code] = &[Code::NotFound, Code::InvalidArgument];
 
 async fn stored(target: &Target, len: usize) -> Result<(Blob, String), Stop> {
-    let blob = Blob::random(len);
+    let blob = target.random(len);
     target.put(&blob).await?;
     let name = target.read_name(&blob.digest);
     Ok((blob, name))
@@ -87,7 +87,7 @@ async fn negative_limit(target: Arc<Target>) -> Verdict {
 }
 
 async fn absent_blob(target: Arc<Target>) -> Verdict {
-    let name = target.read_name(&Blob::random(100).digest);
+    let name = target.read_name(&target.random(100).digest);
     target
         .read(&name, 0, 0)
         .await
@@ -114,7 +114,7 @@ async fn message_sizes(target: Arc<Target>) -> Verdict {
 }
 
 async fn empty_blob(target: Arc<Target>) -> Verdict {
-    let name = target.read_name(&Blob::of("").digest);
+    let name = target.read_name(&target.blob("").digest);
     let bytes = target.read(&name, 0, 0).await.due("Read of the empty blob")?;
     expect(bytes.is_empty(), || format!("{} bytes came", bytes.len()))?;
     target
@@ -194,7 +194,7 @@ async fn hang_ups(t: Arc<Target>) -> Verdict {
 }
 
 async fn small_reads(t: Arc<Target>) -> Verdict {
-    let blobs: Vec<Blob> = (0..100).map(|_| Blob::random(1024)).collect();
+    let blobs: Vec<Blob> = (0..100).map(|_| t.random(1024)).collect();
     t.update(blobs.iter().map(Blob::entry).collect())
         .await
         .due("BatchUpdateBlobs")?;

@@ -76,7 +76,7 @@ async fn unannounced_is_unimplemented(t: Arc<Target>) -> Verdict {
     if t.cache().await?.split_blob_support {
         return Err(Stop::NotOffered("SplitBlob is announced".into()));
     }
-    let answer = t.split(t.split_request(&Blob::random(20).digest)).await;
+    let answer = t.split(t.split_request(&t.random(20).digest)).await;
     answer.denied("SplitBlob that is not announced", &[Code::Unimplemented])
 }
 
@@ -117,7 +117,7 @@ async fn chunks_can_be_read(t: Arc<Target>) -> Verdict {
 
 async fn absent_blob(t: Arc<Target>) -> Verdict {
     split_offered(&t).await?;
-    let digest = Blob::random(8).sized(130_000);
+    let digest = t.random(8).sized(130_000);
     t.split(t.split_request(&digest))
         .await
         .denied("SplitBlob of an absent blob", &[Code::NotFound])
@@ -125,7 +125,7 @@ async fn absent_blob(t: Arc<Target>) -> Verdict {
 
 async fn never_without_chunks(t: Arc<Target>) -> Verdict {
     split_offered(&t).await?;
-    let answer = t.split(t.split_request(&Blob::random(8).sized(140_000))).await;
+    let answer = t.split(t.split_request(&t.random(8).sized(140_000))).await;
     let empty = answer.is_ok_and(|answer| answer.chunk_digests.is_empty());
     expect(!empty, || "OK without chunks".into())
 }
@@ -221,7 +221,7 @@ async fn one_layout(t: Arc<Target>) -> Verdict {
 async fn parts(t: &Target, sizes: [usize; 2]) -> Result<([Blob; 2], Blob), Stop> {
     splice_offered(t).await?;
     let (a, b) = (t.stored(sizes[0]).await?, t.stored(sizes[1]).await?);
-    let whole = Blob::of([&a.bytes[..], &b.bytes].concat());
+    let whole = t.blob([&a.bytes[..], &b.bytes].concat());
     Ok(([a, b], whole))
 }
 
@@ -247,8 +247,8 @@ async fn splice_without_digest(t: Arc<Target>) -> Verdict {
 
 async fn splice_of_an_absent_chunk(t: Arc<Target>) -> Verdict {
     splice_offered(&t).await?;
-    let (here, lost) = (t.stored(120).await?, Blob::random(80));
-    let whole = Blob::of([&here.bytes[..], &lost.bytes].concat());
+    let (here, lost) = (t.stored(120).await?, t.random(80));
+    let whole = t.blob([&here.bytes[..], &lost.bytes].concat());
     let answer = splice(&t, &whole.digest, &[&here, &lost]).await;
     answer.denied("SpliceBlob of an absent chunk", &[Code::NotFound])?;
     t.is_absent(&whole.digest).await
@@ -273,8 +273,8 @@ async fn sizes_do_not_add_up(t: Arc<Target>) -> Verdict {
 
 async fn order_and_repeats(t: Arc<Target>) -> Verdict {
     let ([a, b], _) = parts(&t, [150, 90]).await?;
-    let whole = Blob::of([&a.bytes[..], &b.bytes, &a.bytes].concat());
-    let empty = Blob::of("");
+    let whole = t.blob([&a.bytes[..], &b.bytes, &a.bytes].concat());
+    let empty = t.blob("");
     splice(&t, &whole.digest, &[&a, &empty, &b, &a])
         .await
         .due("SpliceBlob of A, nothing, B, A")?;
@@ -331,7 +331,7 @@ async fn over_the_limit(t: Arc<Target>) -> Verdict {
         return Err(Stop::NotOffered(format!("the limit of blobs is {limit}")));
     }
     let size = i64::try_from(count * 310).unwrap_or(i64::MAX);
-    let answer = splice(&t, &Blob::random(8).sized(size), &vec![&a; count]).await;
+    let answer = splice(&t, &t.random(8).sized(size), &vec![&a; count]).await;
     answer.denied("SpliceBlob over the limit of blobs", INVALID)
 }
 
@@ -386,10 +386,8 @@ async fn odd_chunks(t: Arc<Target>) -> Verdict {
 
 async fn overflow(t: Arc<Target>) -> Verdict {
     splice_offered(&t).await?;
-    let chunks: Vec<Digest> = (0..3).map(|_| Blob::random(8).sized(i64::MAX)).collect();
-    let answer = t
-        .splice(t.splice_request(&Blob::random(8).sized(500), &chunks))
-        .await;
+    let chunks: Vec<Digest> = (0..3).map(|_| t.random(8).sized(i64::MAX)).collect();
+    let answer = t.splice(t.splice_request(&t.random(8).sized(500), &chunks)).await;
     answer.denied("SpliceBlob of chunks whose sizes overflow", INVALID)
 }
 

@@ -70,17 +70,14 @@ async fn offered_in_batches(t: &Target) -> Verdict {
 }
 
 fn read_name(t: &Target, digest: &Digest) -> String {
-    t.named(&format!(
-        "compressed-blobs/zstd/{}/{}",
-        digest.hash, digest.size_bytes
-    ))
+    t.named(&format!("compressed-blobs/zstd/{}", t.tail(digest)))
 }
 
 fn write_name(t: &Target, digest: &Digest) -> String {
     let uuid = uuid::Uuid::new_v4();
     t.named(&format!(
-        "uploads/{uuid}/compressed-blobs/zstd/{}/{}",
-        digest.hash, digest.size_bytes
+        "uploads/{uuid}/compressed-blobs/zstd/{}",
+        t.tail(digest)
     ))
 }
 
@@ -103,14 +100,14 @@ async fn read(t: &Target, digest: &Digest, offset: i64) -> Result<Vec<u8>, Stop>
 }
 
 /// Bytes that shrink.
-fn text(len: usize) -> Blob {
+fn text(t: &Target, len: usize) -> Blob {
     let salt = uuid::Uuid::new_v4().to_string();
-    Blob::of(salt.bytes().cycle().take(len).collect::<Vec<u8>>())
+    t.blob(salt.bytes().cycle().take(len).collect::<Vec<u8>>())
 }
 
 async fn upload_is_kept(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(1200);
+    let blob = text(&t, 1200);
     write(&t, &blob.digest, &zstd(&blob.bytes))
         .await
         .due("Write in zstd")?;
@@ -144,7 +141,7 @@ async fn broken(t: &Target, blob: &Blob) -> Result<(String, i64), Stop> {
 
 async fn goes_on_where_the_status_says(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = Blob::random(1300);
+    let blob = t.random(1300);
     let (name, from) = broken(&t, &blob).await?;
     let rest = usize::try_from(from).ok().filter(|from| *from < 1300);
     let Some(rest) = rest else {
@@ -166,7 +163,7 @@ async fn goes_on_where_the_status_says(t: Arc<Target>) -> Verdict {
 
 async fn later_offsets(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = Blob::random(1400);
+    let blob = t.random(1400);
     let mut requests = write_requests(&write_name(&t, &blob.digest), &zstd(&blob.bytes), 500);
     requests[1].write_offset += 1;
     let codes = &[Code::InvalidArgument, Code::OutOfRange, Code::FailedPrecondition];
@@ -177,7 +174,7 @@ async fn later_offsets(t: Arc<Target>) -> Verdict {
 
 async fn begins_behind_0(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = Blob::random(1450);
+    let blob = t.random(1450);
     let request = WriteRequest {
         resource_name: write_name(&t, &blob.digest),
         write_offset: 700,
@@ -244,7 +241,7 @@ async fn early_answer(t: Arc<Target>) -> Verdict {
 
 async fn committed_size(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(5000);
+    let blob = text(&t, 5000);
     let stream = zstd(&blob.bytes);
     let size = write(&t, &blob.digest, &stream).await.due("Write in zstd")?;
     let due = [-1, 5000, i64::try_from(stream.len()).unwrap_or(0)];
@@ -260,7 +257,7 @@ async fn forms_are_interchangeable(t: Arc<Target>) -> Verdict {
     expect(came == plain.bytes, || {
         format!("plain in, {} other bytes out", came.len())
     })?;
-    let compressed = text(1550);
+    let compressed = text(&t, 1550);
     write(&t, &compressed.digest, &zstd(&compressed.bytes))
         .await
         .due("Write in zstd")?;
@@ -271,7 +268,7 @@ async fn forms_are_interchangeable(t: Arc<Target>) -> Verdict {
 async fn any_level(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
     for level in [-5, 1, 19] {
-        let blob = text(1700);
+        let blob = text(&t, 1700);
         write(&t, &blob.digest, &zstd_at(&blob.bytes, level))
             .await
             .due("Write in zstd of some level")?;
@@ -295,7 +292,7 @@ async fn resumed_in_another_form(t: Arc<Target>) -> Verdict {
 
 async fn bomb(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let digest = Blob::random(100).digest;
+    let digest = t.random(100).digest;
     let bomb = zstd(&vec![0; 20_000_000]);
     write(&t, &digest, &bomb)
         .await
@@ -304,10 +301,10 @@ async fn bomb(t: Arc<Target>) -> Verdict {
 
 async fn undecodable(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = Blob::random(800);
+    let blob = t.random(800);
     let good = zstd(&blob.bytes);
     let streams = [
-        ("garbage", Blob::random(300).bytes),
+        ("garbage", t.random(300).bytes),
         ("a truncated stream", good.slice(..good.len() - 5)),
         (
             "bytes behind a stream",
@@ -324,7 +321,7 @@ async fn undecodable(t: Arc<Target>) -> Verdict {
 
 async fn wrong_length(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(1000);
+    let blob = text(&t, 1000);
     let stream = zstd(&blob.bytes);
     for size in [1001, 999] {
         let answer = write(&t, &blob.sized(size), &stream).await;
@@ -335,7 +332,7 @@ async fn wrong_length(t: Arc<Target>) -> Verdict {
 
 async fn empty_blob(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let empty = Blob::of("").digest;
+    let empty = t.blob("").digest;
     let came = read(&t, &empty, 0).await?;
     expect(came.is_empty(), || format!("{} bytes came", came.len()))?;
     for stream in [Bytes::new(), zstd(b"")] {
@@ -365,7 +362,7 @@ async fn not_twice(t: Arc<Target>) -> Verdict {
 }
 
 async fn unknown_compressor(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(60);
+    let blob = t.random(60);
     let name = t
         .write_name(&blob.digest)
         .replace("/blobs/", "/compressed-blobs/lz17/");
@@ -378,7 +375,7 @@ async fn unknown_compressor(t: Arc<Target>) -> Verdict {
 async fn incompressible(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
     for len in [1, 65_536] {
-        let blob = Blob::random(len);
+        let blob = t.random(len);
         write(&t, &blob.digest, &zstd(&blob.bytes))
             .await
             .due("Write in zstd of what does not shrink")?;
@@ -388,7 +385,7 @@ async fn incompressible(t: Arc<Target>) -> Verdict {
 
 async fn absent_blob(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let name = read_name(&t, &Blob::random(77).digest);
+    let name = read_name(&t, &t.random(77).digest);
     t.read(&name, 0, 0)
         .await
         .denied("Read in zstd of an absent blob", &[Code::NotFound])
@@ -396,15 +393,15 @@ async fn absent_blob(t: Arc<Target>) -> Verdict {
 
 async fn other_data(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let digest = Blob::random(900).digest;
-    let answer = write(&t, &digest, &zstd(&Blob::random(900).bytes)).await;
+    let digest = t.random(900).digest;
+    let answer = write(&t, &digest, &zstd(&t.random(900).bytes)).await;
     answer.denied("Write in zstd of other data", INVALID)?;
     t.is_absent(&digest).await
 }
 
 async fn batch_says_the_form(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(3000);
+    let blob = text(&t, 3000);
     t.put(&blob).await?;
     let request = reapi::BatchReadBlobsRequest {
         acceptable_compressors: vec![ZSTD],
@@ -425,7 +422,7 @@ async fn batch_says_the_form(t: Arc<Target>) -> Verdict {
 
 async fn size_and_checksum(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(1850);
+    let blob = text(&t, 1850);
     let stream = zstd_with(&blob.bytes, |encoder| {
         encoder.include_checksum(true)?;
         encoder.include_contentsize(true)?;
@@ -439,7 +436,7 @@ async fn size_and_checksum(t: Arc<Target>) -> Verdict {
 
 async fn several_frames(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(2000);
+    let blob = text(&t, 2000);
     let skipped = [&[0x50, 0x2a, 0x4d, 0x18][..], &[3, 0, 0, 0], b"abc"].concat();
     let (first, second) = (zstd(&blob.bytes.slice(..700)), zstd(&blob.bytes.slice(700..)));
     let stream = [&skipped[..], &first, &skipped, &second].concat();
@@ -451,7 +448,7 @@ async fn several_frames(t: Arc<Target>) -> Verdict {
 
 async fn dictionary(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(400);
+    let blob = text(&t, 400);
     let mut stream = zstd(&blob.bytes).to_vec();
     // The header says that a dictionary of one byte's number follows the window.
     stream[4] |= 1;
@@ -462,7 +459,7 @@ async fn dictionary(t: Arc<Target>) -> Verdict {
 
 async fn window_of_8_mib(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(2200);
+    let blob = text(&t, 2200);
     let stream = zstd_with(&blob.bytes, |encoder| encoder.window_log(23));
     write(&t, &blob.digest, &stream)
         .await
@@ -472,7 +469,7 @@ async fn window_of_8_mib(t: Arc<Target>) -> Verdict {
 
 async fn wrong_checksum(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(1900);
+    let blob = text(&t, 1900);
     let mut stream = zstd_with(&blob.bytes, |encoder| encoder.include_checksum(true)).to_vec();
     if let Some(last) = stream.last_mut() {
         *last ^= 1;
@@ -484,7 +481,7 @@ async fn wrong_checksum(t: Arc<Target>) -> Verdict {
 
 async fn cut_anywhere(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(2300);
+    let blob = text(&t, 2300);
     let name = write_name(&t, &blob.digest);
     t.write(&name, &zstd(&blob.bytes), 1)
         .await
@@ -494,7 +491,7 @@ async fn cut_anywhere(t: Arc<Target>) -> Verdict {
 
 async fn lying_size(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(310);
+    let blob = text(&t, 310);
     let stream = zstd_with(&blob.bytes, |encoder| {
         encoder.include_contentsize(true)?;
         encoder.set_pledged_src_size(Some(310))
@@ -508,7 +505,7 @@ async fn lying_size(t: Arc<Target>) -> Verdict {
 
 async fn status_counts_plain(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = text(2400);
+    let blob = text(&t, 2400);
     write(&t, &blob.digest, &zstd(&blob.bytes))
         .await
         .due("Write in zstd")?;
@@ -525,7 +522,7 @@ async fn status_counts_plain(t: Arc<Target>) -> Verdict {
 
 async fn every_form_however_it_came(t: Arc<Target>) -> Verdict {
     offered(&t).await?;
-    let blob = Blob::random(1600);
+    let blob = t.random(1600);
     t.update(vec![blob.entry()]).await.due("BatchUpdateBlobs")?;
     let came = read(&t, &blob.digest, 0).await?;
     expect(came == blob.bytes, || {
@@ -555,7 +552,7 @@ async fn limit_counts_what_is_sent(t: Arc<Target>) -> Verdict {
     offered_in_batches(&t).await?;
     let each = t.batch_limit().await? / 4;
     let entries = (0..5)
-        .map(|_| text(each))
+        .map(|_| text(&t, each))
         .map(|blob| (blob.digest, zstd(&blob.bytes)))
         .collect();
     let codes = update(&t, entries).await;
@@ -568,7 +565,7 @@ async fn limit_counts_what_is_sent(t: Arc<Target>) -> Verdict {
 
 async fn entry_decodes(t: Arc<Target>) -> Verdict {
     offered_in_batches(&t).await?;
-    let blob = text(2100);
+    let blob = text(&t, 2100);
     let codes = update(&t, vec![(blob.digest.clone(), zstd(&blob.bytes))]).await;
     expect_eq("an entry in zstd", &codes, &vec![Code::Ok])?;
     t.reads_as(&t.read_name(&blob.digest), &blob.bytes).await
@@ -576,10 +573,10 @@ async fn entry_decodes(t: Arc<Target>) -> Verdict {
 
 async fn undecodable_entry(t: Arc<Target>) -> Verdict {
     offered_in_batches(&t).await?;
-    let blob = Blob::random(500);
+    let blob = t.random(500);
     let good = zstd(&blob.bytes);
     for stream in [
-        Blob::random(60).bytes,
+        t.random(60).bytes,
         good.slice(..good.len() - 3),
         zstd(&vec![0; 9_000_000]),
     ] {

@@ -18,7 +18,7 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 async fn lists_exactly_the_absent(target: Arc<Target>) -> Verdict {
-    let (there, absent) = (Blob::random(1000), Blob::random(1000));
+    let (there, absent) = (target.random(1000), target.random(1000));
     target.put(&there).await?;
     let missing = target
         .missing(vec![there.digest, absent.digest.clone()])
@@ -28,7 +28,7 @@ async fn lists_exactly_the_absent(target: Arc<Target>) -> Verdict {
 }
 
 async fn duplicates_are_legal(target: Arc<Target>) -> Verdict {
-    let absent = Blob::random(10).digest;
+    let absent = target.random(10).digest;
     let missing = target
         .missing(vec![absent.clone(), absent.clone()])
         .await
@@ -49,14 +49,14 @@ async fn empty_list(target: Arc<Target>) -> Verdict {
 
 async fn empty_blob_is_present(target: Arc<Target>) -> Verdict {
     let missing = target
-        .missing(vec![Blob::of("").digest])
+        .missing(vec![target.blob("").digest])
         .await
         .due("FindMissingBlobs")?;
     expect(missing.is_empty(), || format!("listed {missing:?}"))
 }
 
 async fn malformed_digest(target: Arc<Target>) -> Verdict {
-    let good = Blob::random(10).digest;
+    let good = target.random(10).digest;
     let bad = [
         reapi::Digest {
             hash: good.hash.to_uppercase(),
@@ -86,7 +86,7 @@ async fn malformed_digest(target: Arc<Target>) -> Verdict {
 }
 
 async fn other_size_is_missing(target: Arc<Target>) -> Verdict {
-    let there = Blob::random(1000);
+    let there = target.random(1000);
     target.put(&there).await?;
     let other = reapi::Digest {
         size_bytes: 999,
@@ -100,7 +100,7 @@ async fn other_size_is_missing(target: Arc<Target>) -> Verdict {
 }
 
 async fn large_question(target: Arc<Target>) -> Verdict {
-    let asked: Vec<_> = (0..15_000).map(|_| Blob::random(8).digest).collect();
+    let asked: Vec<_> = (0..15_000).map(|_| target.random(8).digest).collect();
     let missing = target.missing(asked.clone()).await.due("FindMissingBlobs")?;
     let listed: std::collections::BTreeSet<_> = missing.iter().map(|digest| &digest.hash).collect();
     expect(asked.iter().all(|digest| listed.contains(&digest.hash)), || {
@@ -110,7 +110,7 @@ async fn large_question(target: Arc<Target>) -> Verdict {
 
 async fn lists_what_was_asked(t: Arc<Target>) -> Verdict {
     let there = t.stored(50).await?;
-    let mut asked: Vec<Digest> = (0..10).map(|_| Blob::random(50).digest).collect();
+    let mut asked: Vec<Digest> = (0..10).map(|_| t.random(50).digest).collect();
     asked.push(there.digest);
     let missing = t.missing(asked.clone()).await.due("FindMissingBlobs")?;
     let strange = missing.iter().find(|digest| !asked.contains(digest));
@@ -122,7 +122,7 @@ async fn lists_what_was_asked(t: Arc<Target>) -> Verdict {
 async fn any_size(t: Arc<Target>) -> Verdict {
     let digests: Vec<Digest> = [1, 1 << 31, 1 << 40, i64::MAX]
         .into_iter()
-        .map(|size| Blob::random(10).sized(size))
+        .map(|size| t.random(10).sized(size))
         .collect();
     let missing = t
         .missing(digests.clone())
@@ -132,7 +132,7 @@ async fn any_size(t: Arc<Target>) -> Verdict {
 }
 
 async fn missing_until_whole(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = t.random(2000);
     let name = t.write_name(&blob.digest);
     let mut requests = write_requests(&name, &blob.bytes, 1000);
     let rest = requests.split_off(1);
@@ -165,7 +165,7 @@ async fn within_the_deadline(t: Arc<Target>) -> Verdict {
     let t = t.with_headers(|headers| {
         headers.insert("grpc-timeout", tonic::metadata::MetadataValue::from_static("20S"));
     });
-    let asked: Vec<_> = (0..10_000).map(|_| Blob::random(8).digest).collect();
+    let asked: Vec<_> = (0..10_000).map(|_| t.random(8).digest).collect();
     let missing = t
         .missing(asked)
         .await

@@ -37,7 +37,7 @@ async fn send(t: &Target, blob: &Blob, name: &str, len: usize) {
 }
 
 async fn start_of_the_next_write(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = t.random(2000);
     let name = t.write_name(&blob.digest);
     send(&t, &blob, &name, 1200).await;
     let status = status(&t, &name).await?;
@@ -58,7 +58,7 @@ async fn start_of_the_next_write(t: Arc<Target>) -> Verdict {
 }
 
 async fn unfinished_is_not_complete(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = t.random(2000);
     let name = t.write_name(&blob.digest);
     send(&t, &blob, &name, 2000).await;
     let status = status(&t, &name).await?;
@@ -66,7 +66,7 @@ async fn unfinished_is_not_complete(t: Arc<Target>) -> Verdict {
 }
 
 async fn never_seen_stands_at_0(t: Arc<Target>) -> Verdict {
-    let name = t.write_name(&Blob::random(1000).digest);
+    let name = t.write_name(&t.random(1000).digest);
     match t.query(&name).await {
         Err(status) if status.code() == Code::Unimplemented => {
             Err(Stop::NotOffered("QueryWriteStatus is not implemented".into()))
@@ -76,7 +76,7 @@ async fn never_seen_stands_at_0(t: Arc<Target>) -> Verdict {
 }
 
 async fn full_size_is_complete(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(1500);
+    let blob = t.random(1500);
     let name = t.write_name(&blob.digest);
     send(&t, &blob, &name, 1500).await;
     let status = status(&t, &name).await?;
@@ -86,7 +86,7 @@ async fn full_size_is_complete(t: Arc<Target>) -> Verdict {
 }
 
 async fn does_not_shrink(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(4000);
+    let blob = t.random(4000);
     let name = t.write_name(&blob.digest);
     let mut first = write_requests(&name, &blob.bytes, 1000);
     let rest = first.split_off(2);
@@ -103,9 +103,9 @@ async fn does_not_shrink(t: Arc<Target>) -> Verdict {
 }
 
 async fn by_the_whole_name(t: Arc<Target>) -> Verdict {
-    let (blob, other) = (Blob::random(2000), Blob::random(2000));
+    let (blob, other) = (t.random(2000), t.random(2000));
     let uuid = uuid::Uuid::new_v4();
-    let name = |blob: &Blob| t.named(&format!("uploads/{uuid}/blobs/{}/2000", blob.digest.hash));
+    let name = |blob: &Blob| t.named(&format!("uploads/{uuid}/blobs/{}", t.tail(&blob.digest)));
     send(&t, &blob, &name(&blob), 900).await;
     let status = status(&t, &name(&other)).await?;
     expect_eq(
@@ -116,9 +116,9 @@ async fn by_the_whole_name(t: Arc<Target>) -> Verdict {
 }
 
 async fn nothing_left_of_bad_bytes(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = t.random(2000);
     let name = t.write_name(&blob.digest);
-    t.write(&name, &Blob::random(2000).bytes, 500)
+    t.write(&name, &t.random(2000).bytes, 500)
         .await
         .denied("Write of wrong bytes", INVALID)?;
     let status = status(&t, &name).await?;
@@ -128,7 +128,7 @@ async fn nothing_left_of_bad_bytes(t: Arc<Target>) -> Verdict {
 }
 
 async fn name_to_read(t: Arc<Target>) -> Verdict {
-    let name = t.read_name(&Blob::random(100).digest);
+    let name = t.read_name(&t.random(100).digest);
     let codes = &[Code::InvalidArgument, Code::Unimplemented];
     t.query(&name)
         .await
@@ -136,7 +136,7 @@ async fn name_to_read(t: Arc<Target>) -> Verdict {
 }
 
 async fn complete_when_there(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(1000);
+    let blob = target.random(1000);
     target.put(&blob).await?;
     let status = status(&target, &target.write_name(&blob.digest)).await?;
     expect(status.complete && status.committed_size == 1000, || {
@@ -145,7 +145,7 @@ async fn complete_when_there(target: Arc<Target>) -> Verdict {
 }
 
 async fn never_seen(target: Arc<Target>) -> Verdict {
-    let name = target.write_name(&Blob::random(1000).digest);
+    let name = target.write_name(&target.random(1000).digest);
     match target.query(&name).await {
         Ok(status) => expect(!status.complete && status.committed_size == 0, || {
             format!("it says {status:?}")
@@ -155,7 +155,7 @@ async fn never_seen(target: Arc<Target>) -> Verdict {
 }
 
 async fn empty_is_complete(target: Arc<Target>) -> Verdict {
-    let name = target.write_name(&Blob::of("").digest);
+    let name = target.write_name(&target.blob("").digest);
     let status = status(&target, &name).await?;
     expect(status.complete && status.committed_size == 0, || {
         format!("it says {status:?}")

@@ -18,17 +18,15 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 async fn nothing_wrong_enters(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     // What becomes of the entry is for other checks; here counts what is stored.
-    let _ = t
-        .update(vec![(blob.digest.clone(), Blob::random(100).bytes)])
-        .await;
+    let _ = t.update(vec![(blob.digest.clone(), t.random(100).bytes)]).await;
     t.is_absent(&blob.digest).await
 }
 
 async fn empty_blob_everywhere(t: Arc<Target>) -> Verdict {
     let other = t.other_instance("").await?;
-    let empty = Blob::of("");
+    let empty = t.blob("");
     other
         .reads_as(&other.read_name(&empty.digest), &empty.bytes)
         .await?;
@@ -40,9 +38,9 @@ async fn empty_blob_everywhere(t: Arc<Target>) -> Verdict {
 }
 
 async fn empty_stdout(t: Arc<Target>) -> Verdict {
-    let action = Blob::random(30).digest;
+    let action = t.random(30).digest;
     let result = ActionResult {
-        stdout_digest: Some(Blob::of("").digest),
+        stdout_digest: Some(t.blob("").digest),
         exit_code: 6,
         ..Default::default()
     };
@@ -51,7 +49,7 @@ async fn empty_stdout(t: Arc<Target>) -> Verdict {
 }
 
 async fn fresh_blobs_live(t: Arc<Target>) -> Verdict {
-    let blobs: Vec<Blob> = (0..200).map(|_| Blob::random(100)).collect();
+    let blobs: Vec<Blob> = (0..200).map(|_| t.random(100)).collect();
     t.update(blobs.iter().map(Blob::entry).collect())
         .await
         .due("BatchUpdateBlobs")?;
@@ -63,7 +61,7 @@ async fn fresh_blobs_live(t: Arc<Target>) -> Verdict {
 }
 
 async fn present_is_readable(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(300);
+    let blob = t.random(300);
     t.update(vec![blob.entry()]).await.due("BatchUpdateBlobs")?;
     if t.missing(vec![blob.digest.clone()])
         .await
@@ -76,7 +74,7 @@ async fn present_is_readable(t: Arc<Target>) -> Verdict {
 }
 
 async fn unfinished_is_invisible(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = t.random(2000);
     let name = t.write_name(&blob.digest);
     let mut requests = write_requests(&name, &blob.bytes, 1000);
     let rest = requests.split_off(1);
@@ -92,7 +90,7 @@ async fn unfinished_is_invisible(t: Arc<Target>) -> Verdict {
 }
 
 async fn many_writers(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(200_000);
+    let blob = t.random(200_000);
     let names: Vec<String> = (0..20).map(|_| t.write_name(&blob.digest)).collect();
     let writes = names.iter().map(|name| t.write(name, &blob.bytes, 16_384));
     for size in futures::future::join_all(writes).await {
@@ -103,7 +101,7 @@ async fn many_writers(t: Arc<Target>) -> Verdict {
 }
 
 async fn again_in_another_form(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(400);
+    let blob = t.random(400);
     t.update(vec![blob.entry()]).await.due("BatchUpdateBlobs")?;
     let name = t.write_name(&blob.digest);
     let size = t
@@ -116,7 +114,7 @@ async fn again_in_another_form(t: Arc<Target>) -> Verdict {
 }
 
 async fn over_the_limit_in_a_batch(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     let digest = blob.sized(blob_limit(&t).await? + 1);
     let codes = match t.update(vec![(digest, blob.bytes)]).await {
         Ok(codes) => codes,
@@ -131,7 +129,7 @@ async fn over_the_limit_in_a_batch(t: Arc<Target>) -> Verdict {
 
 async fn sizes(t: Arc<Target>) -> Verdict {
     for len in [1, 2, 1023, 1024, 65_535, 65_536, 65_537, 1_048_576, 3_000_001] {
-        let blob = Blob::random(len);
+        let blob = t.random(len);
         let name = t.write_name(&blob.digest);
         t.write(&name, &blob.bytes, 262_144).await.due("Write")?;
         t.reads_as(&t.read_name(&blob.digest), &blob.bytes).await?;
@@ -141,7 +139,7 @@ async fn sizes(t: Arc<Target>) -> Verdict {
 
 async fn any_content(t: Arc<Target>) -> Verdict {
     // Begins like a Directory whose first file is longer than the message.
-    let blob = Blob::of([b"\x0a\xff\xff\x7f", &uuid::Uuid::new_v4().as_bytes()[..]].concat());
+    let blob = t.blob([b"\x0a\xff\xff\x7f", &uuid::Uuid::new_v4().as_bytes()[..]].concat());
     let name = t.write_name(&blob.digest);
     t.write(&name, &blob.bytes, 1000)
         .await

@@ -54,7 +54,7 @@ async fn absent(target: &Target, blob: &Blob) -> Verdict {
 }
 
 async fn names_of_later_requests(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(3000);
+    let blob = target.random(3000);
     let name = target.write_name(&blob.digest);
     let mut requests = write_requests(&name, &blob.bytes, 1000);
     requests
@@ -65,7 +65,7 @@ async fn names_of_later_requests(target: Arc<Target>) -> Verdict {
         .await
         .due("Write with the name in every request")?;
     expect(size == 3000, || format!("committed_size is {size}"))?;
-    let blob = Blob::random(3000);
+    let blob = target.random(3000);
     let mut requests = write_requests(&target.write_name(&blob.digest), &blob.bytes, 1000);
     requests[1].resource_name = target.write_name(&blob.digest);
     crate::target::refused_with(
@@ -78,7 +78,7 @@ async fn names_of_later_requests(target: Arc<Target>) -> Verdict {
 
 async fn wrong_offset(target: Arc<Target>) -> Verdict {
     for (i, offset) in [(1, 999), (1, 1001), (1, 0)] {
-        let blob = Blob::random(3000);
+        let blob = target.random(3000);
         let mut requests = write_requests(&target.write_name(&blob.digest), &blob.bytes, 1000);
         requests[i].write_offset = offset;
         let codes = &[Code::InvalidArgument, Code::OutOfRange, Code::FailedPrecondition];
@@ -93,7 +93,7 @@ async fn wrong_offset(target: Arc<Target>) -> Verdict {
 }
 
 async fn bare_finish(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = target.random(2000);
     let mut requests = write_requests(&target.write_name(&blob.digest), &blob.bytes, 1000);
     requests[1].finish_write = false;
     requests.push(WriteRequest {
@@ -106,7 +106,7 @@ async fn bare_finish(target: Arc<Target>) -> Verdict {
 }
 
 async fn no_finish(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = target.random(2000);
     let mut requests = write_requests(&target.write_name(&blob.digest), &blob.bytes, 1000);
     requests[1].finish_write = false;
     let answer = target.write_requests(requests).await;
@@ -117,7 +117,7 @@ async fn no_finish(target: Arc<Target>) -> Verdict {
 }
 
 async fn too_few(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = target.random(2000);
     let name = target.write_name(&blob.digest);
     let answer = target.write(&name, &blob.bytes.slice(..1500), 1000).await;
     crate::target::refused_with("Write of 1500 of 2000 bytes", answer, INVALID)?;
@@ -125,7 +125,7 @@ async fn too_few(target: Arc<Target>) -> Verdict {
 }
 
 async fn too_many(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = target.random(2000);
     let longer = Bytes::from([blob.bytes.as_ref(), b"!"].concat());
     let answer = target
         .write(&target.write_name(&blob.digest), &longer, 1000)
@@ -135,9 +135,9 @@ async fn too_many(target: Arc<Target>) -> Verdict {
 }
 
 async fn wrong_bytes(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = target.random(2000);
     let answer = target
-        .write(&target.write_name(&blob.digest), &Blob::random(2000).bytes, 1000)
+        .write(&target.write_name(&blob.digest), &target.random(2000).bytes, 1000)
         .await;
     crate::target::refused_with("Write of other bytes", answer, INVALID)?;
     absent(&target, &blob).await
@@ -145,7 +145,7 @@ async fn wrong_bytes(target: Arc<Target>) -> Verdict {
 
 async fn committed_size(target: Arc<Target>) -> Verdict {
     for len in [1, 16_384, 16_385, 3_000_000] {
-        let blob = Blob::random(len);
+        let blob = target.random(len);
         let name = target.write_name(&blob.digest);
         let size = target.write(&name, &blob.bytes, 16_384).await.due("Write")?;
         expect(size == blob.digest.size_bytes, || {
@@ -156,7 +156,7 @@ async fn committed_size(target: Arc<Target>) -> Verdict {
 }
 
 async fn there_already(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(300_000);
+    let blob = target.random(300_000);
     target.put(&blob).await?;
     let name = target.write_name(&blob.digest);
     let size = target
@@ -167,7 +167,7 @@ async fn there_already(target: Arc<Target>) -> Verdict {
 }
 
 async fn empty_requests(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = target.random(2000);
     let mut requests = write_requests(&target.write_name(&blob.digest), &blob.bytes, 1000);
     requests.insert(
         1,
@@ -181,7 +181,7 @@ async fn empty_requests(target: Arc<Target>) -> Verdict {
 }
 
 async fn empty_blob(target: Arc<Target>) -> Verdict {
-    let blob = Blob::of("");
+    let blob = target.blob("");
     let size = target
         .write(&target.write_name(&blob.digest), &blob.bytes, 1)
         .await
@@ -190,7 +190,7 @@ async fn empty_blob(target: Arc<Target>) -> Verdict {
 }
 
 async fn one_byte_messages(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(300);
+    let blob = target.random(300);
     let size = target
         .write(&target.write_name(&blob.digest), &blob.bytes, 1)
         .await
@@ -199,7 +199,7 @@ async fn one_byte_messages(target: Arc<Target>) -> Verdict {
 }
 
 async fn ok_means_present(target: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100_000);
+    let blob = target.random(100_000);
     let name = target.write_name(&blob.digest);
     target.write(&name, &blob.bytes, 16_384).await.due("Write")?;
     let missing = target
@@ -215,13 +215,13 @@ async fn ok_means_present(target: Arc<Target>) -> Verdict {
 }
 
 async fn no_name(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     let answer = t.write("", &blob.bytes, 1000).await;
     answer.denied("Write without a name", INVALID)
 }
 
 async fn begins_at_0(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     let request = WriteRequest {
         resource_name: t.write_name(&blob.digest),
         write_offset: 50,
@@ -243,7 +243,7 @@ async fn half(t: &Target, blob: &Blob, name: &str) {
 }
 
 async fn begins_again(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = t.random(2000);
     let name = t.write_name(&blob.digest);
     half(&t, &blob, &name).await;
     let size = t
@@ -254,7 +254,7 @@ async fn begins_again(t: Arc<Target>) -> Verdict {
 }
 
 async fn nothing_after_finish(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(500);
+    let blob = t.random(500);
     let mut requests = write_requests(&t.write_name(&blob.digest), &blob.bytes, 1000);
     requests.push(WriteRequest {
         write_offset: 500,
@@ -269,9 +269,9 @@ async fn nothing_after_finish(t: Arc<Target>) -> Verdict {
 }
 
 async fn wrong_bytes_are_final(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(5000);
+    let blob = t.random(5000);
     let answer = t
-        .write(&t.write_name(&blob.digest), &Blob::random(5000).bytes, 1000)
+        .write(&t.write_name(&blob.digest), &t.random(5000).bytes, 1000)
         .await;
     let code = answer.err().map(|status| status.code());
     expect(code.is_some_and(|code| !RETRIED.contains(&code)), || {
@@ -314,7 +314,7 @@ async fn small_blob_again(t: Arc<Target>) -> Verdict {
 }
 
 async fn resumed(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(3000);
+    let blob = t.random(3000);
     let name = t.write_name(&blob.digest);
     half(&t, &blob, &name).await;
     let from = match t.query(&name).await {
@@ -339,7 +339,7 @@ async fn resumed(t: Arc<Target>) -> Verdict {
 }
 
 async fn takes_over(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = t.random(2000);
     let name = t.write_name(&blob.digest);
     let mut first = write_requests(&name, &blob.bytes, 1000);
     first.truncate(1);
@@ -353,7 +353,7 @@ async fn takes_over(t: Arc<Target>) -> Verdict {
 }
 
 async fn uuids_are_apart(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(2000);
+    let blob = t.random(2000);
     half(&t, &blob, &t.write_name(&blob.digest)).await;
     match t.query(&t.write_name(&blob.digest)).await {
         Ok(status) => expect_eq("the status under another uuid", &status.committed_size, &0),
@@ -365,7 +365,7 @@ async fn uuids_are_apart(t: Arc<Target>) -> Verdict {
 }
 
 async fn over_the_limit(t: Arc<Target>) -> Verdict {
-    let digest = Blob::random(20).sized(super::capabilities::blob_limit(&t).await? + 7);
+    let digest = t.random(20).sized(super::capabilities::blob_limit(&t).await? + 7);
     let request = WriteRequest {
         resource_name: t.write_name(&digest),
         ..Default::default()
@@ -387,7 +387,7 @@ async fn refused_by_name(t: Arc<Target>) -> Verdict {
 }
 
 async fn huge_size(t: Arc<Target>) -> Verdict {
-    let blob = Blob::random(100);
+    let blob = t.random(100);
     let name = t.write_name(&blob.sized(1 << 62));
     t.write(&name, &blob.bytes, 1000)
         .await

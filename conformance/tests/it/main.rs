@@ -25,6 +25,9 @@ fn builder() -> Builder {
         settings.max_blob_bytes = 16 * 1024 * 1024;
         settings.zstd = true;
         settings.split = true;
+        settings.blake3 = true;
+        settings.fetch = true;
+        settings.push = true;
     })
 }
 
@@ -42,7 +45,15 @@ fn failed(results: &[(Check, Outcome)]) -> Vec<&'static str> {
 }
 
 /// What the mock does not offer, so that nothing can be said of it.
-const NOT_OFFERED: &[&str] = &["AC-UPD-09", "CAP-23", "CAP-26", "CDC-01", "RN-18"];
+const NOT_OFFERED: &[&str] = &[
+    "AC-UPD-09",
+    "ASSET-FETCH-06",
+    "ASSET-FETCH-07",
+    "CAP-23",
+    "CAP-26",
+    "CDC-01",
+    "RN-18",
+];
 
 #[tokio::test]
 async fn a_right_server_passes_every_check_under_any_instance_name() {
@@ -58,6 +69,41 @@ async fn a_right_server_passes_every_check_under_any_instance_name() {
     }
 }
 
+/// The ids of these checks that passed, and that were not offered, of those that begin so.
+fn told_apart(results: &[(Check, Outcome)], prefix: &str) -> (Vec<&'static str>, usize) {
+    let mine = || results.iter().filter(|(check, _)| check.id.starts_with(prefix));
+    let passed = mine().filter(|(_, outcome)| *outcome == Outcome::Passed);
+    let not_offered = mine().filter(|(_, outcome)| matches!(outcome, Outcome::NotOffered(_)));
+    (passed.map(|(check, _)| check.id).collect(), not_offered.count())
+}
+
+#[tokio::test]
+async fn either_service_of_assets_is_a_complete_server_and_so_is_none() {
+    for (fetch, push) in [(true, false), (false, true), (false, false)] {
+        let mock = builder()
+            .settings(|settings| (settings.fetch, settings.push) = (fetch, push))
+            .start();
+        let results = judge(&mock, "").await;
+        assert_eq!(failed(&results), Vec::<&str>::new());
+        let (passed, not_offered) = told_apart(&results, "ASSET-");
+        assert!(passed.contains(&"ASSET-FETCH-29") && passed.contains(&"ASSET-PUSH-13"));
+        assert!(not_offered > 10, "{passed:?}");
+        // What a Fetch alone has to do shows only there.
+        for id in ["ASSET-FETCH-06", "ASSET-FETCH-07"] {
+            assert_eq!(passed.contains(&id), fetch && !push, "{id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_one_function_is_asked_by_no_other() {
+    let mock = builder().settings(|settings| settings.blake3 = false).start();
+    let results = judge(&mock, "").await;
+    assert_eq!(failed(&results), Vec::<&str>::new());
+    let (passed, not_offered) = told_apart(&results, "DIG-1");
+    assert!(!passed.contains(&"DIG-12") && not_offered == 2, "{passed:?}");
+}
+
 fn sorted(mut ids: Vec<&str>) -> Vec<&str> {
     ids.sort_unstable();
     ids
@@ -70,8 +116,8 @@ async fn a_failing_method_fails_the_checks_about_it_and_no_others() {
     let results = judge(&mock, "").await;
     let failed = failed(&results);
     let others: Vec<_> = failed.iter().filter(|id| !id.starts_with("TREE-")).collect();
-    // Two checks of malformed requests are about every method.
-    assert_eq!(others, [&"GEN-10", &"ERR-04"]);
+    // Two checks of malformed requests are about every method, and a fetched directory has to be one that can be walked.
+    assert_eq!(others, [&"GEN-10", &"ERR-04", &"ASSET-FETCH-25"]);
     assert!(failed.contains(&"TREE-01"));
 }
 

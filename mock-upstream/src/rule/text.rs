@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Function};
 use crate::method;
 use crate::rule::{Act, After, Chance, Match, Rule, Until};
 
@@ -117,9 +117,13 @@ impl From<Match> for MatchText {
 
 pub(crate) fn parse_digest(text: &str) -> Result<Digest, RuleError> {
     let malformed = || RuleError::Digest(text.chars().take(200).collect());
-    let (hash, size) = text.split_once('/').ok_or_else(malformed)?;
+    let (function, rest) = match text.strip_prefix("blake3/") {
+        Some(rest) => (Function::Blake3, rest),
+        None => (Function::Sha256, text),
+    };
+    let (hash, size) = rest.split_once('/').ok_or_else(malformed)?;
     let size = size.parse().map_err(|_no_number| malformed())?;
-    Digest::parse(hash, size).map_err(|_no_digest| malformed())
+    function.parse(hash, size).map_err(|_no_digest| malformed())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use proto::wire::{ActionResult, UpdateActionResultRequest};
 use tonic::{Request, Response, Status};
 
 use crate::call::CallHandle;
-use crate::digest::{Digest, check_function};
+use crate::digest::Function;
 use crate::log::Told;
 use crate::name::check_instance;
 use crate::rule::Act;
@@ -45,11 +45,12 @@ impl Service {
         request: GetActionResultRequest,
     ) -> Result<ActionResult, Status> {
         let instance = &request.instance_name;
-        let action = Digest::from_wire(request.action_digest.as_ref());
+        let (function, offered) = self.function(request.digest_function);
+        let action = function.from_wire(request.action_digest.as_ref());
         let mut script = call.identify(instance, action.iter().copied().collect());
         script.start().await?;
         check_instance(instance)?;
-        check_function(request.digest_function)?;
+        offered?;
         let action = action?;
         script.end().await?;
 
@@ -57,7 +58,9 @@ impl Service {
         let usable = {
             let contents = self.shared.contents.lock();
             let stored = contents.action(instance, &action).map(ActionResult);
-            stored.filter(|result| !require_complete || complete::is_complete(&contents, instance, result))
+            stored.filter(|result| {
+                !require_complete || complete::is_complete(&contents, instance, function, result)
+            })
         };
         let hidden = || {
             script
@@ -69,7 +72,7 @@ impl Service {
             call.tell(&action, Told::Missing);
             Status::not_found(action.to_string())
         })?;
-        self.evict_outputs(&script, instance, &result);
+        self.evict_outputs(&script, instance, function, &result);
         let length = result.0.len();
         let result = ActionResult(script.altered(&action, result.0, length));
         script.answered();
@@ -84,19 +87,20 @@ impl Service {
         request: UpdateActionResultRequest,
     ) -> Result<ActionResult, Status> {
         let instance = &request.instance_name;
-        let action = Digest::from_wire(request.action_digest.as_ref());
+        let (function, offered) = self.function(request.digest_function);
+        let action = function.from_wire(request.action_digest.as_ref());
         let mut script = call.identify(instance, action.iter().copied().collect());
         call.received(request.action_result.as_ref().map_or(0, bytes::Bytes::len));
         script.start().await?;
         check_instance(instance)?;
-        check_function(request.digest_function)?;
+        offered?;
         let action = action?;
         let raw = request
             .action_result
             .ok_or_else(|| invalid("action_result is missing"))?;
         let result = ActionResult(raw);
         let parsed = result.parse().map_err(|error| invalid(error.to_string()))?;
-        check_result(&parsed)?;
+        check_result(function, &parsed)?;
         let (update_enabled, max_message) = {
             let settings = self.shared.settings.lock();
             (settings.update_enabled, settings.max_message_bytes)
@@ -114,15 +118,15 @@ impl Service {
                 .lock()
                 .put_action(instance, action, result.0.clone());
         }
-        self.evict_outputs(&script, instance, &result);
+        self.evict_outputs(&script, instance, function, &result);
         script.answered();
         call.tell_result(&action, &result.0);
         Ok(result)
     }
 
-    fn evict_outputs(&self, script: &Script, instance: &str, result: &ActionResult) {
+    fn evict_outputs(&self, script: &Script, instance: &str, function: Function, result: &ActionResult) {
         let mut contents = self.shared.contents.lock();
-        let outputs = complete::outputs(&contents, instance, result);
+        let outputs = complete::outputs(&contents, instance, function, result);
         let stored: Vec<_> = outputs
             .into_iter()
             .filter(|digest| !digest.is_empty() && contents.has(instance, digest))
@@ -136,9 +140,9 @@ impl Service {
 }
 
 /// Refuses results that nobody could use: malformed digests, inlined bytes that are not the ones their digest names.
-fn check_result(result: &reapi::ActionResult) -> Result<(), Status> {
+fn check_result(function: Function, result: &reapi::ActionResult) -> Result<(), Status> {
     let check = |digest: Option<&reapi::Digest>, inlined: &[u8]| {
-        let digest = Digest::from_wire(digest)?;
+        let digest = function.from_wire(digest)?;
         match inlined.is_empty() || digest.fits(inlined) {
             true => Ok(()),
             false => Err(invalid(format!("the inlined bytes do not have digest {digest}"))),

@@ -86,6 +86,7 @@ impl Service {
         let plain = self.plain(&first.resource_name);
         let name = Name::of_write(plain.as_deref().unwrap_or(&first.resource_name))?;
         let Name { instance, digest } = name;
+        self.check_function(digest.function())?;
         let mut script = call.identify(&instance, vec![digest]);
         script.start().await?;
         check_blob_size(&digest, self.shared.settings.lock().max_blob_bytes)?;
@@ -165,6 +166,7 @@ impl Service {
         call.resource(&request.resource_name, request.read_offset, request.read_limit);
         let plain = self.plain(&request.resource_name);
         let name = Name::of_read(plain.as_deref().unwrap_or(&request.resource_name))?;
+        self.check_function(name.digest.function())?;
         if plain.is_some() && request.read_limit != 0 {
             return Err(invalid("a limit on a compressed read"));
         }
@@ -218,6 +220,7 @@ impl Service {
         call.resource(&name, 0, 0);
         let plain = self.plain(&name);
         let Name { instance, digest } = Name::of_write(plain.as_deref().unwrap_or(&name))?;
+        self.check_function(digest.function())?;
         let mut script = call.identify(&instance, vec![digest]);
         script.start().await?;
         script.end().await?;

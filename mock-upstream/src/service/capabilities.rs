@@ -1,10 +1,11 @@
 use proto::reapi::capabilities_server::Capabilities;
 use proto::reapi::symlink_absolute_path_strategy::Value as SymlinkStrategy;
-use proto::reapi::{self, GetCapabilitiesRequest, ServerCapabilities, compressor, digest_function};
+use proto::reapi::{self, GetCapabilitiesRequest, ServerCapabilities, compressor};
 use proto::semver::SemVer;
 use tonic::{Request, Response, Status};
 
 use crate::call::CallHandle;
+use crate::digest::Function;
 use crate::mock::Settings;
 use crate::name::check_instance;
 use crate::rule::{Act, Announce};
@@ -63,6 +64,14 @@ fn change(capabilities: &mut ServerCapabilities, lie: Announce) {
     }
 }
 
+fn functions(settings: &Settings) -> Vec<i32> {
+    let offered = [
+        Some(Function::Sha256),
+        settings.blake3.then_some(Function::Blake3),
+    ];
+    offered.into_iter().flatten().map(Function::number).collect()
+}
+
 fn compressors(settings: &Settings) -> Vec<i32> {
     if settings.zstd {
         vec![compressor::Value::Zstd as i32]
@@ -80,7 +89,7 @@ fn announced(settings: &Settings) -> ServerCapabilities {
     };
     ServerCapabilities {
         cache_capabilities: Some(reapi::CacheCapabilities {
-            digest_functions: vec![digest_function::Value::Sha256 as i32],
+            digest_functions: functions(settings),
             action_cache_update_capabilities: Some(reapi::ActionCacheUpdateCapabilities {
                 update_enabled: settings.update_enabled,
             }),

@@ -7,7 +7,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::call::CallHandle;
 use crate::codec;
-use crate::digest::{Digest, DigestError, check_function};
+use crate::digest::{Digest, DigestError};
 use crate::log::Told;
 use crate::name::check_instance;
 use crate::rule::Act;
@@ -74,7 +74,9 @@ impl ContentAddressableStorage for Service {
     ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
         let call = CallHandle::of(&request)?;
         let asked = request.into_inner();
-        let digests = Digest::from_wire(asked.blob_digest.as_ref())
+        let (function, _) = self.function(asked.digest_function);
+        let digests = function
+            .from_wire(asked.blob_digest.as_ref())
             .into_iter()
             .collect();
         call.identify(&asked.instance_name, digests).start().await?;
@@ -91,7 +93,9 @@ impl ContentAddressableStorage for Service {
     ) -> Result<Response<reapi::SpliceBlobResponse>, Status> {
         let call = CallHandle::of(&request)?;
         let asked = request.into_inner();
-        let digests = Digest::from_wire(asked.blob_digest.as_ref())
+        let (function, _) = self.function(asked.digest_function);
+        let digests = function
+            .from_wire(asked.blob_digest.as_ref())
             .into_iter()
             .collect();
         call.identify(&asked.instance_name, digests).start().await?;
@@ -110,11 +114,12 @@ impl Service {
         request: reapi::GetTreeRequest,
     ) -> Result<Vec<GetTreeResponse>, Status> {
         let instance = &request.instance_name;
-        let root = Digest::from_wire(request.root_digest.as_ref());
+        let (function, offered) = self.function(request.digest_function);
+        let root = function.from_wire(request.root_digest.as_ref());
         let mut script = call.identify(instance, root.iter().copied().collect());
         script.start().await?;
         check_instance(instance)?;
-        check_function(request.digest_function)?;
+        offered?;
         let root = root?;
         script.end().await?;
         let max_message = self.shared.settings.lock().max_message_bytes;
@@ -146,11 +151,13 @@ impl Service {
         request: reapi::FindMissingBlobsRequest,
     ) -> Result<reapi::FindMissingBlobsResponse, Status> {
         let instance = request.instance_name;
+        let (function, offered) = self.function(request.digest_function);
+        let parse = |digest| function.from_wire(Some(digest));
         let digests: Vec<_> = request.blob_digests.iter().map(parse).collect();
         let mut script = call.identify(&instance, well_formed(&digests));
         script.start().await?;
         check_instance(&instance)?;
-        check_function(request.digest_function)?;
+        offered?;
         let digests = digests.into_iter().collect::<Result<Vec<_>, _>>()?;
         script.end().await?;
         let present: Vec<bool> = {
@@ -181,17 +188,18 @@ impl Service {
         request: reapi::BatchUpdateBlobsRequest,
     ) -> Result<reapi::BatchUpdateBlobsResponse, Status> {
         let instance = request.instance_name;
+        let (function, offered) = self.function(request.digest_function);
         let digests: Vec<_> = request
             .requests
             .iter()
-            .map(|entry| Digest::from_wire(entry.digest.as_ref()))
+            .map(|entry| function.from_wire(entry.digest.as_ref()))
             .collect();
         let total: usize = request.requests.iter().map(|entry| entry.data.len()).sum();
         let mut script = call.identify(&instance, well_formed(&digests));
         call.received(total);
         script.start().await?;
         check_instance(&instance)?;
-        check_function(request.digest_function)?;
+        offered?;
         if request.requests.iter().any(|entry| entry.digest.is_none()) {
             return Err(DigestError::Absent.into());
         }
@@ -245,6 +253,8 @@ impl Service {
         request: reapi::BatchReadBlobsRequest,
     ) -> Result<reapi::BatchReadBlobsResponse, Status> {
         let instance = request.instance_name;
+        let (function, offered) = self.function(request.digest_function);
+        let parse = |digest| function.from_wire(Some(digest));
         let digests: Vec<_> = request.digests.iter().map(parse).collect();
         let known = well_formed(&digests);
         let total = known
@@ -253,7 +263,7 @@ impl Service {
         let mut script = call.identify(&instance, known);
         script.start().await?;
         check_instance(&instance)?;
-        check_function(request.digest_function)?;
+        offered?;
         self.check_batch(total)?;
         script.end().await?;
 
@@ -335,10 +345,6 @@ pub(super) fn check_blob_size(digest: &Digest, max: u64) -> Result<(), Status> {
         return Err(invalid(format!("blob {digest} is over the limit of {max} bytes")));
     }
     Ok(())
-}
-
-fn parse(digest: &reapi::Digest) -> Result<Digest, DigestError> {
-    Digest::from_wire(Some(digest))
 }
 
 fn well_formed(digests: &[Result<Digest, DigestError>]) -> Vec<Digest> {

@@ -7,7 +7,6 @@ use proto::reapi::{
 };
 use tonic::Status;
 
-use crate::digest::{Digest, check_function};
 use crate::name::check_instance;
 use crate::service::cas::check_blob_size;
 use crate::service::{Service, invalid};
@@ -27,8 +26,9 @@ impl Service {
     pub(super) fn split(&self, request: &SplitBlobRequest) -> Result<SplitBlobResponse, Status> {
         self.check_split()?;
         check_instance(&request.instance_name)?;
-        check_function(request.digest_function)?;
-        let digest = Digest::from_wire(request.blob_digest.as_ref())?;
+        let (function, offered) = self.function(request.digest_function);
+        offered?;
+        let digest = function.from_wire(request.blob_digest.as_ref())?;
         let mut contents = self.shared.contents.lock();
         let blob = contents.blob(&request.instance_name, &digest);
         let blob = blob.ok_or_else(|| Status::not_found(digest.to_string()))?;
@@ -36,7 +36,7 @@ impl Service {
         let mut rest = blob;
         while !rest.is_empty() {
             let chunk = rest.split_to(rest.len().min(AVERAGE_CHUNK_BYTES));
-            let digest = Digest::of(&chunk);
+            let digest = function.of(&chunk);
             chunk_digests.push(digest.to_wire());
             contents.put(&request.instance_name, digest, chunk);
         }
@@ -49,13 +49,14 @@ impl Service {
     pub(super) fn splice(&self, request: &SpliceBlobRequest) -> Result<SpliceBlobResponse, Status> {
         self.check_split()?;
         check_instance(&request.instance_name)?;
-        check_function(request.digest_function)?;
-        let digest = Digest::from_wire(request.blob_digest.as_ref())?;
+        let (function, offered) = self.function(request.digest_function);
+        offered?;
+        let digest = function.from_wire(request.blob_digest.as_ref())?;
         check_blob_size(&digest, self.shared.settings.lock().max_blob_bytes)?;
         let chunks = request
             .chunk_digests
             .iter()
-            .map(|chunk| Digest::from_wire(Some(chunk)));
+            .map(|chunk| function.from_wire(Some(chunk)));
         let chunks = chunks.collect::<Result<Vec<_>, _>>()?;
         let sum = chunks
             .iter()

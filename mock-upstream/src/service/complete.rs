@@ -7,13 +7,20 @@ use proto::reapi::{self, Directory};
 use proto::wire;
 
 use crate::contents::Contents;
-use crate::digest::Digest;
+use crate::digest::{Digest, Function};
 use crate::service::tree;
 
 /// A result that cannot be understood, or refers to a Tree that cannot, is not complete.
-pub(super) fn is_complete(contents: &Contents, instance: &str, result: &wire::ActionResult) -> bool {
+pub(super) fn is_complete(
+    contents: &Contents,
+    instance: &str,
+    function: Function,
+    result: &wire::ActionResult,
+) -> bool {
     let has = |digest: Option<&reapi::Digest>| {
-        Digest::from_wire(digest).is_ok_and(|digest| contents.has(instance, &digest))
+        function
+            .from_wire(digest)
+            .is_ok_and(|digest| contents.has(instance, &digest))
     };
     let Ok(result) = result.parse() else { return false };
     let streams = [&result.stdout_digest, &result.stderr_digest];
@@ -22,11 +29,16 @@ pub(super) fn is_complete(contents: &Contents, instance: &str, result: &wire::Ac
         && result
             .output_directories
             .iter()
-            .all(|directory| directory_is_complete(contents, instance, directory))
+            .all(|directory| directory_is_complete(contents, instance, function, directory))
 }
 
 /// The blobs that a result names, and the files that its Trees name as far as these are here.
-pub(super) fn outputs(contents: &Contents, instance: &str, result: &wire::ActionResult) -> Vec<Digest> {
+pub(super) fn outputs(
+    contents: &Contents,
+    instance: &str,
+    function: Function,
+    result: &wire::ActionResult,
+) -> Vec<Digest> {
     let Ok(result) = result.parse() else {
         return Vec::new();
     };
@@ -35,7 +47,8 @@ pub(super) fn outputs(contents: &Contents, instance: &str, result: &wire::Action
     named.extend(result.stderr_digest);
     named.extend(result.output_files.into_iter().filter_map(|file| file.digest));
     for directory in result.output_directories {
-        let tree = Digest::from_wire(directory.tree_digest.as_ref())
+        let tree = function
+            .from_wire(directory.tree_digest.as_ref())
             .ok()
             .and_then(|digest| contents.blob(instance, &digest))
             .and_then(|bytes| wire::Tree::decode(bytes).ok())
@@ -49,12 +62,17 @@ pub(super) fn outputs(contents: &Contents, instance: &str, result: &wire::Action
     }
     named
         .iter()
-        .filter_map(|digest| Digest::from_wire(Some(digest)).ok())
+        .filter_map(|digest| function.from_wire(Some(digest)).ok())
         .collect()
 }
 
-fn directory_is_complete(contents: &Contents, instance: &str, directory: &reapi::OutputDirectory) -> bool {
-    let tree_digest = Digest::from_wire(directory.tree_digest.as_ref());
+fn directory_is_complete(
+    contents: &Contents,
+    instance: &str,
+    function: Function,
+    directory: &reapi::OutputDirectory,
+) -> bool {
+    let tree_digest = function.from_wire(directory.tree_digest.as_ref());
     let tree = tree_digest
         .ok()
         .and_then(|digest| contents.blob(instance, &digest));
@@ -63,7 +81,7 @@ fn directory_is_complete(contents: &Contents, instance: &str, directory: &reapi:
     };
     let root = tree.root.unwrap_or_default();
     if let Some(named) = &directory.root_directory_digest {
-        let Ok(named) = Digest::from_wire(Some(named)) else {
+        let Ok(named) = function.from_wire(Some(named)) else {
             return false;
         };
         if !named.fits(&root) || !stored_from(contents, instance, &named) {
@@ -75,7 +93,7 @@ fn directory_is_complete(contents: &Contents, instance: &str, directory: &reapi:
     let children: HashMap<Digest, _> = tree
         .children
         .into_iter()
-        .map(|child| (Digest::of(&child), child))
+        .map(|child| (function.of(&child), child))
         .collect();
     let mut reached = HashSet::new();
     let mut open = vec![root];
@@ -83,11 +101,11 @@ fn directory_is_complete(contents: &Contents, instance: &str, directory: &reapi:
         let Ok(directory) = Directory::decode(bytes) else {
             return false;
         };
-        if !files_are_stored(contents, instance, &directory) {
+        if !files_are_stored(contents, instance, function, &directory) {
             return false;
         }
         for node in &directory.directories {
-            let Ok(digest) = Digest::from_wire(node.digest.as_ref()) else {
+            let Ok(digest) = function.from_wire(node.digest.as_ref()) else {
                 return false;
             };
             if reached.insert(digest) {
@@ -110,14 +128,18 @@ fn stored_from(contents: &Contents, instance: &str, root: &Digest) -> bool {
     found.into_iter().all(|bytes| {
         Directory::decode(bytes).is_ok_and(|directory| {
             directory.directories.iter().all(|node| {
-                Digest::from_wire(node.digest.as_ref()).is_ok_and(|digest| contents.has(instance, &digest))
+                root.function()
+                    .from_wire(node.digest.as_ref())
+                    .is_ok_and(|digest| contents.has(instance, &digest))
             })
         })
     })
 }
 
-fn files_are_stored(contents: &Contents, instance: &str, directory: &Directory) -> bool {
+fn files_are_stored(contents: &Contents, instance: &str, function: Function, directory: &Directory) -> bool {
     directory.files.iter().all(|file| {
-        Digest::from_wire(file.digest.as_ref()).is_ok_and(|digest| contents.has(instance, &digest))
+        function
+            .from_wire(file.digest.as_ref())
+            .is_ok_and(|digest| contents.has(instance, &digest))
     })
 }

@@ -31,7 +31,7 @@ pub(super) fn walk(contents: &Contents, instance: &str, root: &Digest) -> Result
     while let Some(parent) = parents.pop_front() {
         for node in parent.directories {
             // What is malformed, missing or no Directory is left out, with all that only it leads to.
-            let Ok(digest) = Digest::from_wire(node.digest.as_ref()) else {
+            let Ok(digest) = root.function().from_wire(node.digest.as_ref()) else {
                 continue;
             };
             if !seen.insert(digest) {

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use super::{Bend, Violation, violation};
 use crate::contents::Contents;
-use crate::digest::Digest;
+use crate::digest::{Digest, Function};
 
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -58,8 +58,9 @@ fn is_stored(contents: &Contents, instance: &str, digest: &WireDigest) -> bool {
 
 /// Stores what an entry brought under the digest that it claimed.
 fn store_all(asked: &reapi::BatchUpdateBlobsRequest, contents: &mut Contents) {
+    let function = Function::asked(asked.digest_function, true).unwrap_or_default();
     for entry in &asked.requests {
-        if let Ok(digest) = Digest::from_wire(entry.digest.as_ref()) {
+        if let Ok(digest) = function.from_wire(entry.digest.as_ref()) {
             contents.put(&asked.instance_name, digest, entry.data.clone());
         }
     }
@@ -264,9 +265,9 @@ pub(super) const VIOLATIONS: &[Violation] = &[
     ),
     violation(
         "DIG-15",
-        "a function that is not offered is taken for the default one",
+        "SHA256TREE, which is not offered, is taken for the default function",
         &[Bend::FindIn(|request, _| {
-            if matches!(request.digest_function, 8 | 9) {
+            if request.digest_function == 8 {
                 request.digest_function = 0;
             }
             Ok(())

@@ -53,6 +53,8 @@ fn is_known_service(path: &str) -> bool {
         "ActionCache/",
         "ByteStream/",
         "Capabilities/",
+        "Fetch/",
+        "Push/",
     ]
     .iter()
     .any(|service| path.contains(service))
@@ -110,14 +112,6 @@ pub(super) const VIOLATIONS: &[Violation] = &[
         "an unknown service is NOT_FOUND",
         &[Bend::Call(|path, _| {
             (!is_known_service(path)).then(|| Status::not_found("no such service"))
-        })],
-    ),
-    violation(
-        "ASSET-FETCH-29",
-        "assets that are not offered are an internal error",
-        &[Bend::Call(|path, _| {
-            path.contains("remote.asset")
-                .then(|| Status::internal("no assets"))
         })],
     ),
     violation(
