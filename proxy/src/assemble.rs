@@ -138,7 +138,13 @@ impl Node {
             lease: config.ac.lease,
             memory_bytes: usize::try_from(config.ac.memory.bytes()).unwrap_or(usize::MAX),
         };
-        let actions = Actions::new(reads.clone(), writes.clone(), &options, metrics.actions.clone());
+        let actions = Actions::new(
+            reads.clone(),
+            writes.clone(),
+            &options,
+            outlook.clone(),
+            metrics.actions.clone(),
+        );
 
         let (phase, phases) = watch::channel(Phase::Serving);
         let when_down = match config.tier2.when_down {
@@ -238,8 +244,9 @@ async fn tier2(
                 dir = %shown,
                 "no tier2.url: using the embedded tier 2, which lives in this process and never evicts"
             );
-            let (tier2, outlook) = wrapped(embedded, (announcer, outlook), tasks, metrics);
-            Ok((tier2, outlook, Losses::default()))
+            let losses = Losses::default();
+            let (tier2, outlook) = wrapped(embedded, (announcer, outlook), &losses, tasks, metrics);
+            Ok((tier2, outlook, losses))
         }
         Tier2Place::Remote(upstream) => {
             let options = remote_options(config, upstream, node_id);
@@ -253,10 +260,11 @@ async fn tier2(
             tracing::info!(url = %upstream.url, "using a remote tier 2");
             let remote = RemoteTier2::new(options, connector, outlook.clone(), tasks, &metrics.tier2)
                 .context("tier2.url cannot be used")?;
-            // Asked for here, its capabilities are known before the first client asks, and builds keep what they are told.
-            let _assumed = remote.offers(&InstanceName::default());
             let losses = remote.losses();
-            let (tier2, outlook) = wrapped(remote, (announcer, outlook), tasks, metrics);
+            let (tier2, outlook) = wrapped(remote, (announcer, outlook), &losses, tasks, metrics);
+            // Asked for here, its capabilities are known before the first client asks, and builds keep what they are told;
+            // and that it is not there at all, if it is not.
+            let _assumed = tier2.offers(&InstanceName::default());
             Ok((tier2, outlook, losses))
         }
     }
@@ -265,11 +273,18 @@ async fn tier2(
 fn wrapped(
     store: impl Tier2,
     (announcer, outlook): (Announcer, Outlook),
+    losses: &Losses,
     tasks: &TaskGroup,
     metrics: &Metrics,
 ) -> (Arc<dyn Tier2>, Outlook) {
     let metered = Metered::new(store, metrics.tier2.clone());
-    let breaker = Breaker::new(metered, (announcer, outlook.clone()), tasks, &metrics.tier2.up);
+    let breaker = Breaker::new(
+        metered,
+        (announcer, outlook.clone()),
+        losses,
+        tasks,
+        &metrics.tier2.up,
+    );
     let retried = Retried::new(breaker, outlook.clone(), metrics.retries.clone());
     (Arc::new(Split::new(retried)), outlook)
 }

@@ -22,6 +22,7 @@ mod metering;
 mod method;
 mod panics;
 mod read_body;
+mod request_metadata;
 mod resource_name;
 mod room;
 mod services;

@@ -48,6 +48,8 @@ pub struct CallMetrics {
     pub sent_bytes: IntCounter,
     /// Bytes of blobs received from clients.
     pub received_bytes: IntCounter,
+    /// Request metadata that was not sent on to tier 2, by `reason` (`encoding`, `too_large`, `undecodable`).
+    pub metadata_dropped: IntCounterVec,
 }
 
 /// Where reads were answered from.
@@ -237,6 +239,11 @@ impl Metrics {
                 received_bytes: make.counter(
                     "gorego_blob_received_bytes_total",
                     "Bytes of blobs received from clients.",
+                ),
+                metadata_dropped: make.counters(
+                    "gorego_request_metadata_dropped_total",
+                    "Request metadata not sent on to tier 2, by reason.",
+                    &["reason"],
                 ),
             },
             actions: ActionMetrics {
@@ -503,6 +510,7 @@ mod tests {
         metrics.calls.total.with_label_values(&["Health/Check", "OK"]);
         metrics.calls.seconds.with_label_values(&["Health/Check"]);
         metrics.calls.in_flight.with_label_values(&["Health/Check"]);
+        metrics.calls.metadata_dropped.with_label_values(&["too_large"]);
         metrics.reads.bytes.with_label_values(&["1"]);
         metrics.reads.not_kept.with_label_values(&["full"]);
         metrics.actions.incomplete.with_label_values(&["missing"]);

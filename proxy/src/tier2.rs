@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::blob::{ByteRange, PieceStream, Verified};
@@ -91,16 +92,30 @@ pub struct Ack {
 /// How often the last connection to Tier 2 that stood was lost. A Tier 2 without connections loses none. Clones count
 /// together.
 #[derive(Debug, Clone, Default)]
-pub struct Losses(Arc<AtomicU64>);
+pub struct Losses {
+    count: Arc<AtomicU64>,
+    /// Told of each loss, and of each connect that failed while no connection stood.
+    none_left: watch::Sender<()>,
+}
 
 impl Losses {
     /// So far.
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.count.load(Ordering::Acquire)
     }
 
     pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.none_left.send_replace(());
+    }
+
+    pub(crate) fn none_made(&self) {
+        self.none_left.send_replace(());
+    }
+
+    /// Changes whenever no connection is left, or none can be made.
+    pub(crate) fn none_left(&self) -> watch::Receiver<()> {
+        self.none_left.subscribe()
     }
 }
 
@@ -119,6 +134,22 @@ pub struct Offers {
     pub batch_bytes_max: Option<u64>,
     /// Length of the largest blob it takes; `None` where it states no limit.
     pub blob_bytes_max: Option<u64>,
+}
+
+/// What a blob costs in a batch beside its bytes: its digest, a status, the lengths of all fields.
+const FRAMING_BYTES: u64 = 100;
+
+impl Offers {
+    /// Whether one batch has room for the blob, framing included.
+    pub fn fits_batch(&self, digest: &Digest) -> bool {
+        let cost = batch_cost(digest.size_bytes());
+        self.batch_bytes_max.is_none_or(|max| cost <= max)
+    }
+}
+
+/// What a blob takes of the room in a batch.
+fn batch_cost(size_bytes: u64) -> u64 {
+    size_bytes.saturating_add(FRAMING_BYTES)
 }
 
 impl Default for Offers {

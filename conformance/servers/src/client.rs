@@ -50,6 +50,20 @@ impl Client {
         Ok(entry.data.clone())
     }
 
+    /// How many directories the tree has.
+    pub(crate) async fn tree(&self, root: &Digest) -> Result<usize, Status> {
+        let request = self.0.tree_request(root);
+        in_time(async {
+            let mut pages = self.0.cas().get_tree(request).await?.into_inner();
+            let mut directories = 0;
+            while let Some(page) = pages.message().await? {
+                directories += page.directories.len();
+            }
+            Ok(directories)
+        })
+        .await
+    }
+
     pub(crate) async fn write(&self, blob: &Blob) -> Result<(), Status> {
         let name = self.0.write_name(&blob.digest);
         in_time(self.0.write(&name, &blob.bytes, 1024 * 1024)).await?;
@@ -109,6 +123,11 @@ pub(crate) fn action() -> Blob {
         ..Default::default()
     };
     Blob::of(action.encode_to_vec())
+}
+
+/// The first output of a result.
+pub(crate) fn output(result: &ActionResult) -> Option<&Digest> {
+    result.output_files.first()?.digest.as_ref()
 }
 
 /// A result with one output.

@@ -24,14 +24,12 @@ use tokio_util::io::ReaderStream;
 
 use crate::make::{CONTAINER_PORT, Make};
 use crate::process::LOOK_EVERY;
-use crate::rootfs::{Rootfs, bazel_remote_in_container};
+use crate::rootfs::{self, Rootfs};
 
 /// On every container of ours; its value is the process that made it.
 const LABEL: &str = "gorego.conformance.process";
 /// In the name of every image of ours; the tag is the process that made it.
 const REPOSITORY: &str = "gorego-conformance";
-/// bazel-remote's public image.
-const PUBLIC: (&str, &str) = ("buchgr/bazel-remote-cache", "v2.6.2");
 /// An engine that runs answers at once.
 const PING_MAX: Duration = Duration::from_secs(5);
 /// For tens of megabytes over a slow line; where there is no way, the refusal comes at once.
@@ -116,24 +114,11 @@ impl Engine {
         Ok(())
     }
 
-    /// The image of a server: a public one, or one made of `program` as it was installed on this machine.
+    /// An image that a server's makers publish.
     ///
     /// # Errors
-    /// If it can be had in neither way: the reason why there is no such container.
-    pub async fn image(&self, make: Make, program: Option<&Path>) -> Result<Image> {
-        match (make, program) {
-            (Make::BazelRemote, None) => self.public().await,
-            (Make::BazelRemote, Some(program)) => match self.public().await {
-                Ok(image) => Ok(image),
-                Err(_no_public_one) => self.local(make, program).await,
-            },
-            (Make::Casd | Make::BuildGrid, Some(program)) => self.local(make, program).await,
-            (Make::Casd | Make::BuildGrid, None) => anyhow::bail!("{} is empty", make.variable()),
-        }
-    }
-
-    async fn public(&self) -> Result<Image> {
-        let (name, tag) = PUBLIC;
+    /// If it is not on this machine and cannot be pulled.
+    pub async fn pulled(&self, make: Make, (name, tag): (&str, &str)) -> Result<Image> {
         if self.0.inspect_image(&format!("{name}:{tag}")).await.is_err() {
             let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
             let pull = async {
@@ -150,17 +135,21 @@ impl Engine {
             pulled.with_context(|| format!("the image {name}:{tag} cannot be pulled"))?;
         }
         Ok(Image {
-            make: Make::BazelRemote,
+            make,
             name: name.to_owned(),
             tag: tag.to_owned(),
             entrypoint: None,
-            arguments: bazel_remote_in_container(),
+            arguments: rootfs::arguments(make),
             environment: Vec::new(),
             engine: self.clone(),
         })
     }
 
-    async fn local(&self, make: Make, program: &Path) -> Result<Image> {
+    /// An image made of `program` as it was installed on this machine.
+    ///
+    /// # Errors
+    /// If it cannot be found out what the program needs, or the engine refuses.
+    pub async fn image_of(&self, make: Make, program: &Path) -> Result<Image> {
         let rootfs = Rootfs::of(make, program).await?;
         let (name, tag) = (format!("{REPOSITORY}/{make}"), process::id().to_string());
         let stage = tempfile::tempdir()?;
@@ -194,16 +183,10 @@ impl Image {
         self.make
     }
 
-    /// Of a public image, its version.
+    /// Of one that its makers publish, the version.
     #[must_use]
     pub fn tag(&self) -> &str {
         &self.tag
-    }
-
-    /// Whether it was pulled, not made here.
-    #[must_use]
-    pub fn is_public(&self) -> bool {
-        self.entrypoint.is_none()
     }
 
     /// Starts a container that can be reached at `address`, and there alone.

@@ -4,6 +4,7 @@
 //! our own in front of it, [`Service`] the process below both. [`judge`] runs the suite against any of them, [`Rig`] is a node
 //! over a real server, [`Trial`] what is found out with one, [`Results`] the tables.
 
+mod broken;
 mod client;
 #[cfg(feature = "containers")]
 pub mod container;

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
+use conformance::deviations::Deviations;
 use real_servers::container::{Engine, Image};
+use real_servers::judge::Judged;
 use real_servers::process::last_lines;
 use real_servers::table::{Column, How, Outcome, Ran};
 use real_servers::trials::Finding;
@@ -38,14 +40,17 @@ struct Arguments {
     /// Servers to run beside the node; all without it.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Make>,
+    /// How to run them; both ways without it.
+    #[arg(long = "as", value_delimiter = ',')]
+    how: Vec<How>,
     /// Runs only checks whose id begins so, and no trials.
     #[arg(long, default_value = "")]
     filter: String,
     /// Known deviations: a file for each server.
     #[arg(long, default_value = DEVIATIONS)]
     deviations: PathBuf,
-    /// Writes the tables.
-    #[arg(long, requires = "date")]
+    /// Writes the tables, which are of whole runs alone.
+    #[arg(long, requires = "date", conflicts_with_all = ["only", "how", "filter"])]
     results: Option<PathBuf>,
     /// The day, for the tables.
     #[arg(long)]
@@ -63,6 +68,10 @@ impl Arguments {
             Make::BazelRemote => &self.bazel_remote,
         };
         (!program.is_empty()).then_some(Path::new(program))
+    }
+
+    fn runs(&self, how: How) -> bool {
+        self.how.is_empty() || self.how.contains(&how)
     }
 
     fn makes(&self) -> impl Iterator<Item = Make> {
@@ -104,14 +113,14 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         println!("Logs are in {}", dir.path().display());
     }
     let results = results?;
-    let date = arguments.date.as_deref().unwrap_or("(no date given)");
-    let markdown = results.markdown(date);
-    match &arguments.results {
-        Some(path) if good => fs_err::write(path, &markdown)?,
-        Some(path) => println!("{} is left as it was", path.display()),
-        None => {}
+    println!("\n{}", results.tables());
+    if let (Some(path), Some(date)) = (&arguments.results, &arguments.date) {
+        if good {
+            fs_err::write(path, results.document(date)?)?;
+        } else {
+            println!("{} is left as it was", path.display());
+        }
     }
-    println!("\n{markdown}");
     Ok(good)
 }
 
@@ -119,58 +128,82 @@ async fn all(arguments: &Arguments, engine: Result<&Engine, &anyhow::Error>, dir
     let mut results = Results::default();
     results.columns.push(node(arguments, dir).await?);
     for make in arguments.makes() {
-        let program = arguments.program(make);
-        let place = |how: &str| dir.join(format!("{make}-{how}"));
-        let outcome = match program {
-            None => Outcome::NotRun(format!("{} is empty", make.variable())),
-            Some(program) => {
-                let began = Instant::now();
-                let version = make.version(program).await?;
-                say(make, "process", &version);
-                let place = place("process");
-                let server = Server::process(make, program, &place.join("server")).await?;
-                let ran = real(arguments, server, version, How::Process, &place).await?;
-                took(make, "process", began);
-                Outcome::Ran(ran)
-            }
-        };
-        results.columns.push(column(make, How::Process, outcome));
-        let outcome = match image(engine, make, program).await {
-            Err(reason) => Outcome::NotRun(format!("{reason:#}")),
-            Ok(image) => {
-                let began = Instant::now();
-                let version = match program {
-                    Some(program) if !image.is_public() => make.version(program).await?,
-                    Some(_) | None => image.tag().to_owned(),
-                };
-                say(make, "container", &version);
-                let place = place("container");
-                let server = Server::container(&image, &place.join("server")).await?;
-                let ran = real(arguments, server, version, How::Container, &place).await?;
-                took(make, "container", began);
-                Outcome::Ran(ran)
-            }
-        };
-        results.columns.push(column(make, How::Container, outcome));
-    }
-    for column in &results.columns {
-        if let Outcome::NotRun(reason) = &column.outcome {
-            println!("{} ({:?}): not run: {reason}", column.name, column.how);
+        for how in How::ALL.into_iter().filter(|how| arguments.runs(*how)) {
+            let place = dir.join(format!("{make}-{how}"));
+            let outcome = match at_hand(arguments, engine, make, how).await {
+                Err(reason) => {
+                    println!("\n--- {make}, {how}: not run: {reason:#}");
+                    // What made it so may tell of this machine: that is not for the tables.
+                    Outcome::NotRun(reason.to_string())
+                }
+                Ok(source) => Outcome::Ran(real(arguments, make, source, &place).await),
+            };
+            results.columns.push(Column {
+                name: make.name().to_owned(),
+                how,
+                outcome,
+            });
         }
     }
     Ok(results)
 }
 
-async fn image(engine: Result<&Engine, &anyhow::Error>, make: Make, program: Option<&Path>) -> Result<Image> {
-    let engine = engine.map_err(|reason| anyhow!("{reason:#}"))?;
-    engine.image(make, program).await
+/// What a server can be started from.
+enum Source {
+    Program(PathBuf),
+    /// A program of this machine, in a container of its own.
+    Boxed(PathBuf, Engine),
+    /// What its makers publish.
+    Image(Image),
 }
 
-fn column(make: Make, how: How, outcome: Outcome) -> Column {
-    Column {
-        name: make.name().to_owned(),
-        how,
-        outcome,
+impl Source {
+    fn how(&self) -> How {
+        match self {
+            Source::Program(_) => How::Process,
+            Source::Boxed(..) | Source::Image(_) => How::Container,
+        }
+    }
+
+    async fn version(&self, make: Make) -> Result<String> {
+        match self {
+            Source::Program(program) | Source::Boxed(program, _) => make.version(program).await,
+            Source::Image(image) => Ok(image.tag().to_owned()),
+        }
+    }
+
+    async fn start(&self, make: Make, dir: &Path) -> Result<Server> {
+        match self {
+            Source::Program(program) => Server::process(make, program, dir).await,
+            Source::Boxed(program, engine) => {
+                Server::container(&engine.image_of(make, program).await?, dir).await
+            }
+            Source::Image(image) => Server::container(image, dir).await,
+        }
+    }
+}
+
+/// # Errors
+/// If the server cannot be had: the reason.
+async fn at_hand(
+    arguments: &Arguments,
+    engine: Result<&Engine, &anyhow::Error>,
+    make: Make,
+    how: How,
+) -> Result<Source> {
+    let program = arguments.program(make).map(Path::to_owned);
+    let program = program.with_context(|| format!("no program of it is named by `{}`", make.variable()));
+    if how == How::Process {
+        return program.map(Source::Program);
+    }
+    let engine = engine.map_err(|reason| anyhow!("{reason:#}").context("there is no Docker engine"))?;
+    match (make.public_image(), program) {
+        (Some(public), program) => match (engine.pulled(make, public).await, program) {
+            (Ok(image), _) => Ok(Source::Image(image)),
+            (Err(_no_public_one), Ok(program)) => Ok(Source::Boxed(program, engine.clone())),
+            (Err(error), Err(_)) => Err(error),
+        },
+        (None, program) => Ok(Source::Boxed(program?, engine.clone())),
     }
 }
 
@@ -188,8 +221,7 @@ async fn node(arguments: &Arguments, dir: &Path) -> Result<Column> {
     println!("\n--- gorego {version}, with the embedded Tier 2");
     let node = Node::start(&arguments.gorego, &dir.join("gorego"), None, &[]).await?;
     let known = judge::known(&arguments.deviations, "gorego", &arguments.filter)?;
-    let judged = judge::suite(&node.url(), &arguments.filter, &known, async || Ok(())).await?;
-    println!("{}", judged.report);
+    let judged = suite(arguments, &node.url(), &known, async || Ok(())).await?;
     let mut ran = Ran {
         version,
         direct: Some(judged),
@@ -207,50 +239,39 @@ async fn node(arguments: &Arguments, dir: &Path) -> Result<Column> {
     })
 }
 
-/// What is done with a server that runs. A failure of one part does not keep the others from being judged, except where
-/// the server or the node is lost.
-async fn real(
-    arguments: &Arguments,
-    mut server: Server,
-    version: String,
-    how: How,
-    dir: &Path,
-) -> Result<Ran> {
-    let make = server.make();
-    let mut ran = Ran {
-        version,
-        ..Ran::default()
-    };
-    let known = judge::known(&arguments.deviations, make.name(), &arguments.filter)?;
-    let judged = judge::suite(&server.url(), &arguments.filter, &known, async || {
-        server.revive().await
-    })
-    .await?;
-    println!("{}", judged.report);
-    ran.direct = Some(judged);
-    if let Err(error) = as_tier2(arguments, server, how, dir, &mut ran).await {
-        println!("{make}: {error:#}");
+/// What is done with a server that can be had. A failure of one part does not keep the others from being judged, except
+/// where the server or the node is lost.
+async fn real(arguments: &Arguments, make: Make, source: Source, dir: &Path) -> Ran {
+    let began = Instant::now();
+    let how = source.how();
+    let mut ran = Ran::default();
+    if let Err(error) = judged(arguments, make, source, dir, &mut ran).await {
+        println!("{make}, {how}: {error:#}");
         ran.broke = Some(format!("{error:#}"));
     }
-    Ok(ran)
+    println!("{make}, {how}: {:.0?}", began.elapsed());
+    ran
+}
+
+async fn judged(arguments: &Arguments, make: Make, source: Source, dir: &Path, ran: &mut Ran) -> Result<()> {
+    let how = source.how();
+    ran.version = source.version(make).await?;
+    println!("\n--- {make} {}, {how}", ran.version);
+    let mut server = source.start(make, &dir.join("server")).await?;
+    let known = judge::known(&arguments.deviations, make.name(), &arguments.filter)?;
+    let url = server.url();
+    ran.direct = Some(suite(arguments, &url, &known, async || server.revive().await).await?);
+    as_tier2(arguments, server, how, dir, ran).await
 }
 
 async fn as_tier2(arguments: &Arguments, server: Server, how: How, dir: &Path, ran: &mut Ran) -> Result<()> {
     let make = server.make();
     let mut rig = Rig::start(server, &arguments.gorego, &dir.join("node")).await?;
-    // What a node and Bazel make of a server does not depend on how that server runs.
-    let once = how == How::Process || arguments.program(make).is_none();
-    if once {
-        println!("--- gorego over {make}");
-        let known = judge::known(
-            &arguments.deviations,
-            &format!("gorego-over-{make}"),
-            &arguments.filter,
-        )?;
-        let judged = judge::suite(&rig.node_url(), &arguments.filter, &known, async || Ok(())).await?;
-        println!("{}", judged.report);
-        ran.through = Some(judged);
-    }
+    println!("--- gorego over {make}");
+    let pair = format!("gorego-over-{make}");
+    let known = judge::known(&arguments.deviations, &pair, &arguments.filter)?;
+    let url = rig.node_url();
+    ran.through = Some(suite(arguments, &url, &known, async || Ok(())).await?);
     if arguments.filter.is_empty() {
         for trial in Trial::ALL {
             let (after, finding) = trial.run(rig).await.with_context(|| trial.title())?;
@@ -258,6 +279,8 @@ async fn as_tier2(arguments: &Arguments, server: Server, how: How, dir: &Path, r
             println!("{}: {finding}", trial.title());
             ran.trials.push((trial, finding));
         }
+        // Bazel cannot tell in which way the server runs.
+        let once = how == How::Process || arguments.program(make).is_none();
         if let Some(program) = arguments.bazel_e2e.as_ref().filter(|_| once) {
             let finding = bazel(program, arguments, &rig.server, dir).await?;
             println!("a Bazel build: {finding}");
@@ -265,6 +288,19 @@ async fn as_tier2(arguments: &Arguments, server: Server, how: How, dir: &Path, r
         }
     }
     rig.end().await
+}
+
+/// The suite, with its report and what it took.
+async fn suite(
+    arguments: &Arguments,
+    url: &str,
+    known: &Deviations,
+    revive: impl AsyncFnMut() -> Result<()>,
+) -> Result<Judged> {
+    let began = Instant::now();
+    let judged = judge::suite(url, &arguments.filter, known, revive).await?;
+    println!("{}\nthe suite: {:.0?}", judged.report, began.elapsed());
+    Ok(judged)
 }
 
 /// The smoke scenario of `just e2e`, through nodes of its own.
@@ -286,12 +322,4 @@ async fn bazel(program: &Path, arguments: &Arguments, server: &Server, dir: &Pat
     }
     let printed = fs_err::read_to_string(&log)?;
     Ok(Finding::Failed(format!("{status}:\n{}", last_lines(&printed))))
-}
-
-fn say(make: Make, how: &str, version: &str) {
-    println!("\n--- {make} {version}, {how}");
-}
-
-fn took(make: Make, how: &str, began: Instant) {
-    println!("{make}, {how}: {:.0?}", began.elapsed());
 }

@@ -50,6 +50,15 @@ impl Make {
         }
     }
 
+    /// Name and tag of the image that its makers publish.
+    #[must_use]
+    pub fn public_image(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Make::BazelRemote => Some(("buchgr/bazel-remote-cache", "v2.6.2")),
+            Make::Casd | Make::BuildGrid => None, // none that is a cache and no more
+        }
+    }
+
     /// Whether it has its blobs and action results again after it was killed and started.
     #[must_use]
     pub fn keeps(self) -> bool {

@@ -76,7 +76,7 @@ impl Node {
     /// Returns when the node says again that it is ready.
     ///
     /// # Errors
-    /// If it does not within half a minute.
+    /// If it does not within a minute.
     pub async fn wait_ready(&mut self) -> Result<()> {
         let http = self.http;
         let ready = async |_: &Service| {
@@ -93,6 +93,14 @@ impl Node {
     /// If the node's metrics cannot be had.
     pub async fn tier2_calls(&self) -> Result<u64> {
         Ok(sum(&self.metrics().await?, "gorego_tier2_calls_total", |_| true))
+    }
+
+    /// How many of Tier 2's services the node takes to be up; at most two.
+    ///
+    /// # Errors
+    /// If the node's metrics cannot be had.
+    pub async fn tier2_services_up(&self) -> Result<u64> {
+        Ok(sum(&self.metrics().await?, "gorego_tier2_up", |_| true))
     }
 
     /// How many calls that store something the node has answered with OK so far.

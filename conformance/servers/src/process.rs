@@ -15,8 +15,8 @@ use tokio::time::{Instant, interval, timeout};
 
 /// Lines of a server's output that an error shows.
 const SHOWN_LINES: usize = 40;
-/// A server that is not ready by then will not be.
-pub(crate) const START_MAX: Duration = Duration::from_secs(30);
+/// A server that is not ready by then will not be. One in Python takes seconds by itself, and more on a busy machine.
+pub(crate) const START_MAX: Duration = Duration::from_secs(60);
 /// Longer than any grace period of a node that has nothing left to do.
 const STOP_MAX: Duration = Duration::from_secs(40);
 /// Between two looks at a server that is not ready yet.
@@ -60,7 +60,7 @@ impl Service {
         Ok(String::from_utf8_lossy(&fs_err::read(&self.log)?).into_owned())
     }
 
-    /// Returns once `ready` says so. Gives up if the process ends, or after half a minute.
+    /// Returns once `ready` says so. Gives up if the process ends, or after a minute.
     ///
     /// # Errors
     /// If the server gives up, or `ready` does.

@@ -3,19 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use conformance::target::Blob;
 use mock_upstream::{Forwarder, Link};
-use proto::reapi::Digest;
 use tokio::time::{Instant, interval, timeout};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::client::Client;
 use crate::process::LOOK_EVERY;
+use crate::trials::when_down::{Asked, WhenDown};
 use crate::{Node, Server};
 
-/// Shorter than by default, so that an outage by silence costs seconds.
-const FIELDS: [(&str, &str); 2] = [("tier2.first_byte_timeout", "2s"), ("tier2.stall_timeout", "2s")];
+const FIELDS: [(&str, &str); 3] = [
+    // Shorter than by default, so that an outage by silence costs seconds.
+    ("tier2.first_byte_timeout", "2s"),
+    ("tier2.stall_timeout", "2s"),
+    // What was acknowledged before an outage is in Tier 1 when it begins.
+    ("tier1.write", "sync"),
+];
+/// Blobs and action results, which fail apart.
+const TIER2_SERVICES: u64 = 2;
 /// What a node does not do by then it does not do.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 
@@ -26,6 +33,8 @@ pub struct Rig {
     pub server: Server,
     pub(crate) forwarder: Forwarder,
     node: Node,
+    /// What the node was told.
+    pub(crate) when_down: WhenDown,
     program: PathBuf,
     dir: PathBuf,
     /// To Tier 2, past the node and the forwarder.
@@ -42,21 +51,25 @@ impl Rig {
     pub async fn start(server: Server, program: &Path, dir: &Path) -> Result<Rig> {
         let target = server.address().to_string();
         let forwarder = Forwarder::start("127.0.0.1:0", target, Link::default()).await?;
-        let node = Rig::node(program, dir, &forwarder).await?;
+        let when_down = WhenDown::Fail;
+        let node = Rig::node(program, dir, &forwarder, when_down).await?;
         Ok(Rig {
             direct: Client::connect(&server.url()).await?,
             through: Client::connect(&node.url()).await?,
             server,
             forwarder,
             node,
+            when_down,
             program: program.to_owned(),
             dir: dir.to_owned(),
         })
     }
 
-    async fn node(program: &Path, dir: &Path, forwarder: &Forwarder) -> Result<Node> {
+    async fn node(program: &Path, dir: &Path, forwarder: &Forwarder, when_down: WhenDown) -> Result<Node> {
         let url = format!("grpc://{}", forwarder.addr());
-        Node::start(program, dir, Some(&url), &FIELDS).await
+        let mut fields = FIELDS.to_vec();
+        fields.push(("tier2.when_down", when_down.name()));
+        Node::start(program, dir, Some(&url), &fields).await
     }
 
     /// The node's address.
@@ -67,8 +80,9 @@ impl Rig {
 
     /// Kills the node and starts it again in the same directory.
     pub(crate) async fn crash_node(self) -> Result<Rig> {
+        let when_down = self.when_down;
         self.node.kill().await?;
-        let node = Rig::node(&self.program, &self.dir, &self.forwarder).await?;
+        let node = Rig::node(&self.program, &self.dir, &self.forwarder, when_down).await?;
         Ok(Rig {
             through: Client::connect(&node.url()).await?,
             node,
@@ -76,60 +90,46 @@ impl Rig {
         })
     }
 
-    /// Returns when the node reaches Tier 2 again, and how long that took.
-    pub(crate) async fn recovered(&self) -> Result<Duration> {
-        let began = Instant::now();
-        let mut looks = interval(LOOK_EVERY);
-        let again = async {
-            loop {
-                looks.tick().await;
-                let nothing = Blob::random(16);
-                let cas = self.through.presence(&nothing.digest).await;
-                let ac = self.through.action(&nothing.digest).await;
-                match (cas, ac) {
-                    (Ok(false), Err(status)) if status.code() == Code::NotFound => return Ok(()),
-                    (Ok(true), _) => bail!("a blob that nobody has is called present"),
-                    (_, Ok(_)) => bail!("an action that nobody has is a hit"),
-                    (Err(status), _) | (_, Err(status)) if status.code() == Code::Unavailable => {}
-                    (cas, ac) => bail!("after an outage: FindMissing {cas:?}, GetActionResult {ac:?}"),
-                }
-            }
-        };
-        timeout(SETTLE_MAX, again)
-            .await
-            .with_context(|| format!("not again within {SETTLE_MAX:?}"))??;
-        Ok(began.elapsed())
+    /// Ends the node and starts it again in the same directory, told something else.
+    pub(crate) async fn tell(self, when_down: WhenDown) -> Result<Rig> {
+        self.node.stop().await?;
+        let node = Rig::node(&self.program, &self.dir, &self.forwarder, when_down).await?;
+        Ok(Rig {
+            through: Client::connect(&node.url()).await?,
+            node,
+            when_down,
+            ..self
+        })
     }
 
-    /// Returns when the node knows that Tier 2 is down, and how long that took: when it refuses to say what it could
-    /// remember. `known` is a blob, and `key` an action with a result, that were acknowledged before.
-    pub(crate) async fn noticed(&self, known: &Digest, key: &Digest) -> Result<Duration> {
-        let began = Instant::now();
-        let mut looks = interval(LOOK_EVERY);
-        let refused = async {
-            loop {
-                looks.tick().await;
-                let (presence, action) = (self.through.presence(known).await, self.through.action(key).await);
-                let failures = [presence.as_ref().err(), action.as_ref().err()];
-                for status in failures.into_iter().flatten() {
-                    ensure!(
-                        status.code() == Code::Unavailable,
-                        "a failure is told as {status:?}"
-                    );
-                }
-                ensure!(
-                    presence.as_ref().ok() != Some(&false),
-                    "a failure is told as a miss"
-                );
-                if presence.is_err() && action.is_err() {
-                    return Ok(());
-                }
-            }
+    /// Returns when the node reaches Tier 2 again, and how long that took. Until then it answers as in an outage.
+    pub(crate) async fn recovered(&self) -> Result<Duration> {
+        let again = async || {
+            let up = self.node.tier2_services_up().await? == TIER2_SERVICES;
+            let nothing = Blob::random(16);
+            let cas = self.through.presence(&nothing.digest).await;
+            let ac = self.through.action(&nothing.digest).await;
+            let refused = |asked, status: &Status| self.when_down.refusal(asked) == Some(status.code());
+            let cas = match cas {
+                Ok(false) => true,
+                Err(status) if refused(Asked::UnknownBlob, &status) => false,
+                answer => bail!("after an outage, FindMissingBlobs of a blob that nobody has: {answer:?}"),
+            };
+            let ac = match ac {
+                Err(status) if status.code() == Code::NotFound => true,
+                Err(status) if refused(Asked::UnknownAction, &status) => false,
+                answer => bail!("after an outage, GetActionResult of an action of nobody's: {answer:?}"),
+            };
+            // In some modes an outage looks the same to these: only the node knows.
+            Ok(up && cas && ac)
         };
-        timeout(SETTLE_MAX, refused)
-            .await
-            .with_context(|| format!("an outage was not noticed within {SETTLE_MAX:?}"))??;
-        Ok(began.elapsed())
+        comes_true(again).await.context("the node is not itself again")
+    }
+
+    /// Returns when the node knows that Tier 2 is down.
+    pub(crate) async fn noticed(&self) -> Result<()> {
+        let noticed = comes_true(async || Ok(self.node.tier2_services_up().await? == 0)).await;
+        noticed.context("an outage was not noticed").map(drop)
     }
 
     /// Ends all parts; what they printed stays in their directories.
@@ -142,4 +142,21 @@ impl Rig {
         let server = self.server.end().await;
         node.and(server)
     }
+}
+
+/// How long it takes until `so`.
+async fn comes_true(so: impl AsyncFn() -> Result<bool>) -> Result<Duration> {
+    let began = Instant::now();
+    let mut looks = interval(LOOK_EVERY);
+    let waited = async {
+        loop {
+            looks.tick().await;
+            if so().await? {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    let waited = timeout(SETTLE_MAX, waited).await;
+    waited.with_context(|| format!("not within {SETTLE_MAX:?}"))??;
+    Ok(began.elapsed())
 }

@@ -34,8 +34,7 @@ impl Rootfs {
     /// If it cannot be found out what it needs.
     pub(crate) async fn of(make: Make, program: &Path) -> Result<Rootfs> {
         match make {
-            Make::Casd => Rootfs::of_binary(program, casd_in_container()).await,
-            Make::BazelRemote => Rootfs::of_binary(program, bazel_remote_in_container()).await,
+            Make::Casd | Make::BazelRemote => Rootfs::of_binary(program, arguments(make)).await,
             Make::BuildGrid => Rootfs::of_buildgrid(program).await,
         }
     }
@@ -73,15 +72,12 @@ impl Rootfs {
         let mut paths = libraries(&loaded).await?;
         paths.retain(|path| !whole.iter().any(|dir| path.starts_with(dir))); // nothing twice
         paths.extend(whole);
-        let configuration = make::buildgrid_configuration(&format!("0.0.0.0:{CONTAINER_PORT}"));
-        let run = "from buildgrid.server.app import cli; cli()";
+        let configuration = make::buildgrid_configuration(&everywhere());
         Ok(Rootfs {
             paths,
             extra: vec![("buildgrid.yml", configuration)],
             entrypoint: python.display().to_string(),
-            arguments: ["-c", run, "server", "start", "/buildgrid.yml"]
-                .map(str::to_owned)
-                .into(),
+            arguments: arguments(Make::BuildGrid),
             environment: vec![("LD_LIBRARY_PATH", format!("{base}/lib"))],
         })
     }
@@ -121,14 +117,25 @@ impl Rootfs {
     }
 }
 
-fn casd_in_container() -> Vec<String> {
-    make::casd_arguments(&format!("0.0.0.0:{CONTAINER_PORT}"), Path::new("/cache/store"))
+/// Where a server listens in its container.
+fn everywhere() -> String {
+    format!("0.0.0.0:{CONTAINER_PORT}")
 }
 
-/// As of the program itself, so also of the public image, whose entry point is the program.
-pub(crate) fn bazel_remote_in_container() -> Vec<String> {
-    let grpc = format!("0.0.0.0:{CONTAINER_PORT}");
-    make::bazel_remote_arguments(&grpc, "0.0.0.0:8080", Path::new("/tmp/store"))
+/// A server's in its container. Those of a program hold for its makers' image too: its entry point is the program.
+pub(crate) fn arguments(make: Make) -> Vec<String> {
+    match make {
+        Make::Casd => make::casd_arguments(&everywhere(), Path::new("/cache/store")),
+        Make::BuildGrid => {
+            let run = "from buildgrid.server.app import cli; cli()";
+            ["-c", run, "server", "start", "/buildgrid.yml"]
+                .map(str::to_owned)
+                .into()
+        }
+        Make::BazelRemote => {
+            make::bazel_remote_arguments(&everywhere(), "0.0.0.0:8080", Path::new("/tmp/store"))
+        }
+    }
 }
 
 /// The shared libraries that the dynamic linker finds for `programs`; none for a static one.

@@ -197,7 +197,7 @@ impl Server {
     /// server listens.
     ///
     /// # Errors
-    /// If it ends instead, or does not answer within half a minute.
+    /// If it ends instead, or does not answer within a minute.
     pub async fn wait_ready(&mut self) -> Result<()> {
         let until = Instant::now() + START_MAX;
         let mut looks = interval(LOOK_EVERY);

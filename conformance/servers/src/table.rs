@@ -1,17 +1,34 @@
 //! `RESULTS.md`: servers and sections, in plain text that depends on nothing but the results and the date.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
+use anyhow::Result;
+
+use crate::broken;
 use crate::judge::{Judged, Tally};
 use crate::trials::{Finding, Trial};
 
 /// How a server ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum How {
     /// As a process of its own.
     Process,
     /// In a container.
     Container,
+}
+
+impl How {
+    /// Both, in the order of the table.
+    pub const ALL: [How; 2] = [How::Process, How::Container];
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            How::Process => "process",
+            How::Container => "container",
+        })
+    }
 }
 
 /// What was done with one server.
@@ -83,6 +100,13 @@ impl Column {
 }
 
 impl Ran {
+    fn not_applicable(&self, trial: Trial) -> Option<&'static str> {
+        self.trials.iter().find_map(|(made, finding)| match finding {
+            Finding::NotApplicable(why) if *made == trial => Some(*why),
+            Finding::NotApplicable(_) | Finding::Passed(_) | Finding::Failed(_) => None,
+        })
+    }
+
     /// Whether all that was done came out as it has to.
     #[must_use]
     pub fn is_good(&self) -> bool {
@@ -108,21 +132,41 @@ impl Results {
     }
 
     /// The document. `date` is the day of the run.
+    ///
+    /// # Errors
+    /// If it cannot be told what the suite itself is worth.
+    pub fn document(&self, date: &str) -> Result<String> {
+        let (tables, broken) = (self.tables(), broken::table()?);
+        Ok(format!(
+            "\
+# Results
+
+Made on {date} by `just conformance --all`; do not edit. A cell counts checks: **passed**; **deviate**, known and listed with a reason in `deviations/`, races that
+not every run shows included; **not offered** by the server, which says so. `-` was not asked of it. A server that could not be had is **not run**, never passed,
+and nothing is taken over from an earlier run.
+
+{tables}
+## The suite, judged by servers that break one requirement each
+
+From the record that `just test` compares with what happens (`tests/it/red_runs.rs`).
+
+{broken}"
+        ))
+    }
+
+    /// Its tables.
     #[must_use]
     // Writing to a String cannot fail.
-    pub fn markdown(&self, date: &str) -> String {
+    pub fn tables(&self) -> String {
         let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "# Results\n\nMade on {date} by `just conformance --all`; do not edit. A cell counts checks: **passed**; **deviate**, known and listed with a \
-             reason in `deviations/`;\n**not offered** by the server, which says so. A server that could not be had is **not run**, never passed.\n"
-        );
         let _ = writeln!(text, "| server | version | ran as |\n| --- | --- | --- |");
         for column in &self.columns {
-            let how = match (&column.outcome, column.how) {
-                (Outcome::NotRun(reason), _) => format!("not run: {}", plain(reason)),
-                (Outcome::Ran(_), How::Process) => "process".to_owned(),
-                (Outcome::Ran(_), How::Container) => "container".to_owned(),
+            let how = match &column.outcome {
+                Outcome::NotRun(reason) => format!("not run: {}", plain(reason)),
+                Outcome::Ran(Ran {
+                    broke: Some(what), ..
+                }) => format!("{}, BROKE: {}", column.how, plain(what)),
+                Outcome::Ran(_) => column.how.to_string(),
             };
             let version = column.cell(|ran| Some(ran.version.clone()));
             let _ = writeln!(text, "| {} | {version} | {how} |", column.head());
@@ -215,6 +259,14 @@ fn trials(text: &mut String, columns: &[&Column]) {
         let _ = write!(text, " {} |", column.cell(bazel));
     }
     let _ = writeln!(text);
+    for trial in Trial::ALL {
+        if let Some(why) = columns
+            .iter()
+            .find_map(|column| column.ran()?.not_applicable(trial))
+        {
+            let _ = writeln!(text, "\nn/a, {}: {why}.", trial.title());
+        }
+    }
 }
 
 /// Without times and counts: they differ from run to run.
@@ -303,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_document_has_each_server_its_sections_and_why_one_did_not_run() {
-        let text = results().markdown("2026-01-02");
+        let text = results().document("2026-01-02").unwrap();
         let expected = "\
 | server | version | ran as |
 | --- | --- | --- |
@@ -331,6 +383,7 @@ mod tests {
             "| Tier 2 killed and started (P1, P2, P5, P6, P10) | passed | not run |",
             "| limits (P8) | n/a | not run |",
             "| a Bazel build: cold, warm, through a second node | - | not run |",
+            "n/a, limits (P8): why.",
         ] {
             assert!(text.contains(row), "{row} is not in {text}");
         }

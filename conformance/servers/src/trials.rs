@@ -7,11 +7,13 @@ mod crash;
 mod outage;
 mod peace;
 mod spoilt;
+pub(crate) mod when_down;
 
 use std::fmt;
 
 use anyhow::Result;
 
+use self::when_down::WhenDown;
 use crate::rig::Rig;
 
 /// What can happen to Tier 2.
@@ -46,6 +48,10 @@ pub enum Trial {
     Paused,
     /// The same, with a network that carries nothing.
     Unreachable,
+    /// As `Killed`, with a node that was told to go on with Tier 1.
+    Serving,
+    /// The same, told to let builds go on without a cache.
+    Bypassed,
     /// P8.
     Bounds,
 }
@@ -63,7 +69,7 @@ pub enum Finding {
 
 impl Trial {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Trial; 9] = [
+    pub const ALL: [Trial; 11] = [
         Trial::Authority,
         Trial::OneFetch,
         Trial::Resets,
@@ -72,6 +78,8 @@ impl Trial {
         Trial::Stopped,
         Trial::Paused,
         Trial::Unreachable,
+        Trial::Serving,
+        Trial::Bypassed,
         Trial::Bounds,
     ];
 
@@ -87,7 +95,25 @@ impl Trial {
             Trial::Stopped => "Tier 2 stopped and started (same)",
             Trial::Paused => "Tier 2 frozen and released (same)",
             Trial::Unreachable => "the network silent, then back (same)",
+            Trial::Serving => "Tier 2 killed and started, `when_down: serve_tier1` (same)",
+            Trial::Bypassed => "Tier 2 killed and started, `when_down: bypass` (same)",
             Trial::Bounds => "limits (P8)",
+        }
+    }
+
+    fn when_down(self) -> WhenDown {
+        match self {
+            Trial::Serving => WhenDown::ServeTier1,
+            Trial::Bypassed => WhenDown::Bypass,
+            Trial::Authority
+            | Trial::OneFetch
+            | Trial::Resets
+            | Trial::NodeKilled
+            | Trial::Killed
+            | Trial::Stopped
+            | Trial::Paused
+            | Trial::Unreachable
+            | Trial::Bounds => WhenDown::Fail,
         }
     }
 
@@ -110,6 +136,12 @@ impl Trial {
             Trial::Stopped => outage::trial(&mut rig, Outage::Stop).await,
             Trial::Paused => outage::trial(&mut rig, Outage::Pause).await,
             Trial::Unreachable => outage::trial(&mut rig, Outage::Silence).await,
+            Trial::Serving | Trial::Bypassed => {
+                rig = rig.tell(self.when_down()).await?;
+                let found = outage::trial(&mut rig, Outage::Kill).await;
+                rig = rig.tell(WhenDown::Fail).await?;
+                found
+            }
             Trial::Bounds => {
                 let why = "a real server cannot be made to declare sizes or to stall";
                 return Ok((rig, Finding::NotApplicable(why)));

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use http::request::Parts;
-use proto::REQUEST_METADATA_HEADER;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::deadline::Deadline;
+use super::request_metadata;
 use super::status::invalid;
 use crate::call::{Call, Cause, InstanceName, ShareGroups, Via};
+use crate::metrics::CallMetrics;
 
 /// The header in which a client may repeat the resource name of a ByteStream call (META-07).
 const RESOURCE_NAME_HEADER: &str = "build.bazel.remote.execution.v2.resource-name";
@@ -24,26 +25,28 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Reads the headers. What is malformed in metadata is left out and changes nothing (META-03).
+    /// Reads the headers. What is malformed in metadata is left out, counted in `calls`, and changes nothing (META-03).
     ///
     /// # Errors
     /// FAILED_PRECONDITION for a call that this node, whose id is `node_id`, has sent itself, however far round.
-    pub(super) fn new(parts: Parts, groups: ShareGroups, node_id: &str) -> Result<Caller, Status> {
+    pub(super) fn new(
+        parts: Parts,
+        groups: ShareGroups,
+        node_id: &str,
+        calls: &CallMetrics,
+    ) -> Result<Caller, Status> {
         let metadata = MetadataMap::from_headers(parts.headers);
         let via = metadata.get(Via::HEADER).and_then(|value| value.to_str().ok());
         let via = Via::arrived(via.unwrap_or_default(), node_id).map_err(|error| {
             tracing::warn!(via, %error, "a call goes in a circle: look at the tier2.url of each node");
             Status::failed_precondition(error.to_string())
         })?;
-        let request_metadata = metadata
-            .get_bin(REQUEST_METADATA_HEADER)
-            .and_then(|value| value.to_bytes().ok());
         let resource_name = metadata
             .get(RESOURCE_NAME_HEADER)
             .map(|value| Bytes::copy_from_slice(value.as_bytes()));
         Ok(Caller {
             deadline: parts.extensions.get::<Deadline>().copied(),
-            request_metadata,
+            request_metadata: request_metadata::to_send_on(&metadata, calls),
             resource_name,
             groups,
             via,
@@ -88,10 +91,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use http::{HeaderValue, Request};
+    use proto::REQUEST_METADATA_HEADER;
     use tokio::time::Instant;
 
     use super::*;
     use crate::call::Scope;
+    use crate::metrics::Metrics;
 
     fn caller(name: &'static str, value: &'static [u8]) -> Caller {
         let mut request = Request::new(());
@@ -102,16 +107,20 @@ mod tests {
     }
 
     fn with_parts(parts: Parts) -> Caller {
-        Caller::new(parts, ShareGroups::default(), "node").unwrap()
+        arrived(parts, ShareGroups::default(), "node").unwrap()
+    }
+
+    fn arrived(parts: Parts, groups: ShareGroups, node_id: &str) -> Result<Caller, Status> {
+        Caller::new(parts, groups, node_id, &Metrics::new().calls)
     }
 
     #[test]
     fn request_metadata_goes_along_as_the_client_encoded_it() {
-        let caller = caller(REQUEST_METADATA_HEADER, b"AAEC"); // META-01
+        let caller = caller(REQUEST_METADATA_HEADER, b"EgF4"); // META-01
         let Cause::Client(metadata) = caller.call("").unwrap().cause else {
             panic!("a client's call");
         };
-        assert_eq!(metadata.unwrap(), b"\0\x01\x02"[..]);
+        assert_eq!(metadata.unwrap(), b"\x12\x01x"[..]);
     }
 
     #[test]
@@ -128,7 +137,7 @@ mod tests {
         // INST-09
         let [a, b] = ["a", "b"].map(|name| InstanceName::parse(name).unwrap());
         let groups = ShareGroups::new(BTreeMap::from([(a, Scope::new("g")), (b, Scope::new("g"))]));
-        let caller = Caller::new(Request::new(()).into_parts().0, groups, "node").unwrap();
+        let caller = arrived(Request::new(()).into_parts().0, groups, "node").unwrap();
         let scope = |instance| caller.call(instance).unwrap().scope;
         assert_eq!(
             (scope("a"), scope("b"), scope("c")),
@@ -148,15 +157,15 @@ mod tests {
     #[test]
     fn a_call_that_this_node_sent_itself_goes_no_further() {
         // PXY-78
-        let arrived = |via: &'static str| {
+        let sent_by = |via: &'static str| {
             let mut request = Request::new(());
             let headers = request.headers_mut();
             headers.insert(Via::HEADER, HeaderValue::from_static(via));
-            Caller::new(request.into_parts().0, ShareGroups::default(), "me")
+            arrived(request.into_parts().0, ShareGroups::default(), "me")
         };
-        let caller = arrived("you").unwrap();
+        let caller = sent_by("you").unwrap();
         assert_eq!(caller.call("").unwrap().via.and("me"), "you,me");
-        let code = arrived("you,me").unwrap_err().code();
+        let code = sent_by("you,me").unwrap_err().code();
         assert_eq!(code, tonic::Code::FailedPrecondition, "no client repeats it");
     }
 

@@ -173,7 +173,7 @@ impl Dispatch {
         let (parts, body) = request.into_parts();
         let messages = Messages::new(body, self.message_bytes_max, &self.room);
         let answer = async {
-            let caller = Caller::new(parts, self.groups.clone(), &self.node_id)?;
+            let caller = Caller::new(parts, self.groups.clone(), &self.node_id, &self.services.calls)?;
             self.dispatch(method, &caller, messages).await
         };
         answer.await.unwrap_or_else(|status| Body::refusal(&status))

@@ -92,6 +92,7 @@ fn verdict(error: &CallError) -> Verdict {
         },
         CallError::DoneWithout => Verdict::new(Code::FailedPrecondition, error.to_string()),
         CallError::Overloaded(bound) => Verdict::new(Code::ResourceExhausted, *bound),
+        CallError::Busy(wait) => Verdict::new(Code::Unavailable, *wait),
         CallError::Quiet | CallError::DeadlineExceeded => {
             Verdict::new(Code::DeadlineExceeded, error.to_string())
         }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,17 +13,22 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::health::{Announcer, Health, Monitor, Outlook, PROBE_TIMEOUT, Service};
-use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error};
+use super::{Ack, BlobStream, Losses, Offers, RawActionResult, Tier2, Tier2Error};
 use crate::blob::{ByteRange, PieceStream, Verified};
 use crate::call::{Call, InstanceName};
 use crate::digest::{ActionDigest, Digest};
 use crate::task::TaskGroup;
 
+/// From one doubt for want of connections to the next. Tier 2 may close every connection when it is idle, or after every
+/// call: that is no reason to ask it without a pause.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Fails calls at once while their service is known to be down.
 ///
 /// A call that goes without an answer, or is answered with UNAVAILABLE, starts a probe, and only the probe changes the
 /// [`Health`]. Such a call fails when the probe has ended: whoever gets the error finds in the [`Outlook`] whether it was an
-/// accident or an outage. Streams already under way go on, and end by themselves.
+/// accident or an outage. Streams already under way go on, and end by themselves. The loss of the last connection starts a
+/// probe as well, so that a node that nobody asks knows of an outage before somebody does.
 ///
 /// Wrap what talks to Tier 2, below what splits batches and what repeats calls. A store that cannot be out of reach needs
 /// none.
@@ -34,11 +40,12 @@ pub struct Breaker<T> {
 }
 
 impl<T: Tier2> Breaker<T> {
-    /// Stands before `inner`; what it finds out goes to `announcer`, whose other end is `outlook`. Probes are tasks of
-    /// `tasks`. `up`, by service, is 1 while it answers.
+    /// Stands before `inner`, of whose connections `losses` tells; what it finds out goes to `announcer`, whose other end is
+    /// `outlook`. Probes are tasks of `tasks`. `up`, by service, is 1 while it answers.
     pub fn new(
         inner: T,
         (announcer, outlook): (Announcer, Outlook),
+        losses: &Losses,
         tasks: &TaskGroup,
         up: &IntGaugeVec,
     ) -> Breaker<T> {
@@ -59,6 +66,8 @@ impl<T: Tier2> Breaker<T> {
             let stop = tasks.stopping();
             drop(tasks.spawn(async move { stop.run_until_cancelled(prober.run()).await }));
         }
+        let (stop, doubt) = (tasks.stopping(), doubts.clone().raise_at(losses.none_left()));
+        drop(tasks.spawn(async move { stop.run_until_cancelled(doubt).await }));
         Breaker {
             inner,
             outlook,
@@ -70,7 +79,7 @@ impl<T: Tier2> Breaker<T> {
     fn admit(&self, service: Service) -> Result<(), Tier2Error> {
         match self.outlook.of(service) {
             Health::Up => Ok(()),
-            Health::Down { .. } => Err(Tier2Error::down("it is known to be down")),
+            Health::Down { .. } => Err(Tier2Error::known_down()),
         }
     }
 
@@ -148,6 +157,15 @@ impl Doubts {
             Service::Cas => raised.0,
             Service::ActionCache => raised.1,
         })
+    }
+
+    /// Doubts in both services whenever no connection is left. Runs until dropped.
+    async fn raise_at(self, mut none_left: watch::Receiver<()>) {
+        while none_left.changed().await.is_ok() {
+            self.cas.raise();
+            self.action_cache.raise();
+            tokio::time::sleep(LOSS_INTERVAL).await;
+        }
     }
 }
 

@@ -45,6 +45,11 @@ impl Tier2Error {
         Tier2Error::Down(Cause(cause.into().into()))
     }
 
+    /// Tier 2 is not asked, since it is known to be down.
+    pub(crate) fn known_down() -> Tier2Error {
+        Tier2Error::down("it is known to be down")
+    }
+
     /// Whether the failure of a call that several callers share may have to do with the one in whose name it was made, and
     /// so says nothing to the others (R5). Failures that pass by themselves do not.
     pub fn may_be_the_callers_own(&self) -> bool {

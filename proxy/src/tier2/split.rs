@@ -10,13 +10,10 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::health::Service;
-use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error, UpstreamStatus};
+use super::{Ack, BlobStream, Offers, RawActionResult, Tier2, Tier2Error, UpstreamStatus, batch_cost};
 use crate::blob::{ByteRange, Piece, PieceStream, Verified, Verifier};
 use crate::call::{Call, InstanceName};
 use crate::digest::{ActionDigest, Digest};
-
-/// What a blob costs in a batch beside its bytes: its digest, a status, the lengths of all fields.
-const FRAMING_BYTES: u64 = 100;
 
 /// Blobs in one call. Servers are built for what the common clients send, which is at most 4000.
 const BLOBS_MAX: usize = 4000;
@@ -81,7 +78,7 @@ fn plan(sizes: impl IntoIterator<Item = u64>, limit_bytes: u64, blobs_max: usize
     let mut batch = Vec::new();
     let mut batch_bytes = 0;
     for (position, size_bytes) in sizes.into_iter().enumerate() {
-        let cost = size_bytes.saturating_add(FRAMING_BYTES);
+        let cost = batch_cost(size_bytes);
         if cost > limit_bytes {
             plan.alone.push(position);
             continue;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::CallError;
 use super::action_lines::{Place, UpdateLines};
@@ -19,6 +19,7 @@ use super::writes::Writes;
 use crate::call::{ActionKey, Call};
 use crate::digest::ActionDigest;
 use crate::metrics::ActionMetrics;
+use crate::tier2::health::{Outlook, Service};
 use crate::tier2::{RawActionResult, Tier2, Tier2Error};
 
 /// Questions to Tier 2 that are open at once, each a small call. Clients that need another one wait for a place.
@@ -29,6 +30,11 @@ const QUESTION_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Shared questions per call, while updates of the same key keep outdating their answers. After them it asks for itself.
 const SHARED_QUESTIONS: usize = 3;
+
+/// How long an update may wait before it is sent: for the updates of its key that came before, and for uploads of blobs that
+/// it names. Tier 2 answers an update within seconds, and a client that works in order has its blobs acknowledged before it
+/// sends the result; one that finds it otherwise should not stand in line for as long as many calls that hang.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How action results are kept.
 #[derive(Debug, Clone)]
@@ -53,6 +59,7 @@ pub(super) struct Inner {
     table: Mutex<ActionTable>,
     lines: UpdateLines,
     questions: Arc<Semaphore>,
+    outlook: Outlook,
 }
 
 /// A result that was found, and who had it.
@@ -70,8 +77,15 @@ enum NoHit {
 }
 
 impl Actions {
-    /// Action results beside the blobs of `reads` and `writes`, over the same tiers.
-    pub fn new(reads: Reads, writes: Writes, options: &ActionOptions, metrics: ActionMetrics) -> Actions {
+    /// Action results beside the blobs of `reads` and `writes`, over the same tiers. Updates do not wait while Tier 2 is down
+    /// in `outlook`.
+    pub fn new(
+        reads: Reads,
+        writes: Writes,
+        options: &ActionOptions,
+        outlook: Outlook,
+        metrics: ActionMetrics,
+    ) -> Actions {
         let half_bytes = options.memory_bytes / 2;
         Actions(Arc::new(Inner {
             reads,
@@ -82,6 +96,7 @@ impl Actions {
             table: Mutex::new(ActionTable::new(options.lease, half_bytes)),
             lines: UpdateLines::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            outlook,
         }))
     }
 
@@ -125,13 +140,15 @@ impl Actions {
     }
 
     /// Writes an action result, as the bytes that the client sent, after the updates of the same key that came before and
-    /// after the uploads of the blobs that it names, if they come through this node.
+    /// after the uploads of the blobs that it names, if they come through this node. Waits for neither for longer than some
+    /// seconds. Identical updates in line are sent each: results that clients make tell when they were made, and differ.
+    ///
     /// Goes on when the future is dropped, so that a later update cannot overtake it.
     ///
     /// # Errors
     /// What Tier 2 says; [`CallError::Overloaded`] if too many updates wait, of the key or altogether;
     /// [`CallError::DeadlineExceeded`] if the caller's time was up before this one's turn, and nothing was sent;
-    /// [`Tier2Error::Aborted`] if a blob that it names is being uploaded for too long;
+    /// [`CallError::Busy`] if those updates or uploads take too long; [`Tier2Error::Down`] if Tier 2 goes down meanwhile;
     /// [`CallError::MissingBlobs`] if the upload of one failed.
     pub async fn put(
         &self,
@@ -287,15 +304,40 @@ async fn update(
     result: RawActionResult,
     mut place: Place,
 ) -> Result<(), CallError> {
-    place.turn().await;
-    let outcome = actions.send(&call, &key, result).await;
+    let outcome = match actions.may_be_sent(&call, &key, &result, &mut place).await {
+        Ok(()) => actions.send(&call, &key, result).await,
+        Err(error) => Err(error),
+    };
     actions.0.lines.leave(&call.action(&key), place);
     outcome
 }
 
 impl Actions {
+    /// Waits for an update's turn, and for the uploads that come before it, as long as that is worth it.
+    async fn may_be_sent(
+        &self,
+        call: &Call,
+        key: &ActionDigest,
+        result: &RawActionResult,
+        place: &mut Place,
+    ) -> Result<(), CallError> {
+        let until = Instant::now() + call.time_left(SEND_PATIENCE);
+        let ready = async {
+            let turn = timeout_at(until, place.turn()).await;
+            turn.map_err(|_elapsed| match call.deadline {
+                Some(deadline) if deadline <= until => CallError::DeadlineExceeded,
+                Some(_) | None => CallError::Busy("earlier updates of the action result take too long"),
+            })?;
+            uploads_first(self, call, key.0.function(), result, until).await
+        };
+        tokio::select! {
+            biased;
+            () = self.0.outlook.down(Service::ActionCache) => Err(Tier2Error::known_down().into()),
+            ready = ready => ready,
+        }
+    }
+
     async fn send(&self, call: &Call, key: &ActionDigest, result: RawActionResult) -> Result<(), CallError> {
-        uploads_first(self, call, key.0.function(), &result).await?;
         if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(CallError::DeadlineExceeded);
         }

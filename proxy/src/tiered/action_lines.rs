@@ -28,24 +28,26 @@ struct Lines {
 }
 
 struct Line {
-    /// Fires when the last in line is done.
-    last: oneshot::Receiver<()>,
+    last: Before,
     len: usize,
 }
 
+/// Fires when the one before has left; with whom that one still waited for, if it left before its turn.
+struct Before(oneshot::Receiver<Option<Before>>);
+
 /// A place in a line.
 pub(super) struct Place {
-    /// Fires when the one before is done; `None` for the first.
-    before: Option<oneshot::Receiver<()>>,
-    done: oneshot::Sender<()>,
+    /// `None` once it is this one's turn.
+    before: Option<Before>,
+    left: oneshot::Sender<Option<Before>>,
 }
 
 impl Place {
-    /// Waits for this one's turn.
+    /// Waits for this one's turn. Cancel safe.
     pub(super) async fn turn(&mut self) {
-        if let Some(before) = self.before.take() {
-            // Dropped or fired: either way it is done.
-            let _done = before.await;
+        while let Some(before) = &mut self.before {
+            // Dropped without a word, it has left.
+            self.before = (&mut before.0).await.ok().flatten();
         }
     }
 }
@@ -53,7 +55,8 @@ impl Place {
 impl UpdateLines {
     /// Takes the last place, in the order of the calls.
     pub(super) fn queue(&self, key: &ActionKey) -> Result<Place, CallError> {
-        let (done, last) = oneshot::channel();
+        let (left, last) = oneshot::channel();
+        let last = Before(last);
         let mut lines = self.0.lock();
         if lines.updates == UPDATES_MAX {
             return Err(CallError::Overloaded("too many updates at once"));
@@ -73,10 +76,10 @@ impl UpdateLines {
             }
         };
         lines.updates += 1;
-        Ok(Place { before, done })
+        Ok(Place { before, left })
     }
 
-    /// Leaves the line, for the next one's turn.
+    /// Leaves the line: done, which makes it the next one's turn, or before this one's own turn, which does not.
     pub(super) fn leave(&self, key: &ActionKey, place: Place) {
         let mut lines = self.0.lock();
         lines.updates -= 1;
@@ -87,6 +90,48 @@ impl UpdateLines {
             }
         }
         drop(lines);
-        let _last = place.done.send(());
+        let _last = place.left.send(place.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::call::Scope;
+    use crate::digest::{ActionDigest, Digest, Function};
+
+    fn key() -> ActionKey {
+        ActionKey {
+            scope: Scope::new("main"),
+            action: ActionDigest(Digest::of(Function::Sha256, b"action")),
+        }
+    }
+
+    fn is_next(place: &mut Place) -> bool {
+        place.turn().now_or_never().is_some()
+    }
+
+    #[test]
+    fn whoever_leaves_before_its_turn_lets_nobody_pass_and_frees_its_place() {
+        let (lines, key) = (UpdateLines::default(), key());
+        let mut places: Vec<Place> = (0..LINE_MAX).map(|_| lines.queue(&key).unwrap()).collect();
+        assert!(lines.queue(&key).is_err());
+        let mut last = places.pop().unwrap();
+        let mut first = places.remove(0);
+        assert!(is_next(&mut first) && !is_next(&mut last));
+        for place in places {
+            lines.leave(&key, place);
+        }
+        assert!(!is_next(&mut last), "the first is not done");
+        let mut newest = lines.queue(&key).unwrap();
+        lines.leave(&key, first);
+        assert!(is_next(&mut last) && !is_next(&mut newest));
+        lines.leave(&key, last);
+        assert!(is_next(&mut newest));
+        lines.leave(&key, newest);
+        let lines = lines.0.lock();
+        assert_eq!((lines.updates, lines.by_key.len()), (0, 0));
     }
 }

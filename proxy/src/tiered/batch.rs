@@ -13,9 +13,10 @@ use super::write_batch::apart;
 use crate::blob::{ByteRange, DigestMismatch, Verified, Verifier};
 use crate::call::Call;
 use crate::digest::Digest;
-use crate::tier2::Tier2Error;
+use crate::tier2::{Offers, Tier2Error};
 
-/// Length up to which a blob travels in a batch. A larger one is worth a stream, which is shared while it arrives.
+/// Length up to which a blob travels in a batch, if Tier 2 takes as much in one. A larger one is worth a stream, which is
+/// shared while it arrives, and resumed where it breaks.
 const BATCHED_BLOB_BYTES_MAX: u64 = 1 << 20;
 
 /// Blobs of one batch that are read from disk, or written to it, at the same time.
@@ -30,11 +31,12 @@ impl Reads {
         let mut answers: HashMap<Digest, Result<Bytes, CallError>> = HashMap::with_capacity(digests.len());
         let mut readings = Vec::new();
         let mut fills = Vec::new();
+        let offers = self.0.tier2.offers(&call.instance);
         for digest in digests {
             if answers.contains_key(digest) {
                 continue;
             }
-            match self.begin(call, digest, &mut fills) {
+            match self.begin(call, digest, &offers, &mut fills) {
                 Ok(reading) => {
                     // Replaced below; until then it marks the digest as asked for.
                     answers.insert(*digest, Ok(Bytes::new()));
@@ -65,10 +67,16 @@ impl Reads {
             .collect()
     }
 
-    fn begin(&self, call: &Call, digest: &Digest, fills: &mut Vec<Fill>) -> Result<Reading, CallError> {
+    fn begin(
+        &self,
+        call: &Call,
+        digest: &Digest,
+        offers: &Offers,
+        fills: &mut Vec<Fill>,
+    ) -> Result<Reading, CallError> {
         let key = call.blob(digest);
         let range = ByteRange::whole(digest);
-        let start = if digest.size_bytes() <= BATCHED_BLOB_BYTES_MAX {
+        let start = if digest.size_bytes() <= BATCHED_BLOB_BYTES_MAX && offers.fits_batch(digest) {
             Start::Batch(fills)
         } else {
             Start::Stream

@@ -84,10 +84,11 @@ impl Actions {
         let missing = writes.presence.missing_by(call, &all, freshness).await;
         let missing = missing.map_err(never_a_miss)?;
         let missing = self.0.writes.repair(call, missing).await;
-        match missing.first() {
-            Some(missing) => Err(Flaw::Missing(*missing).into()),
-            None => Ok(()),
+        if let Some(missing) = missing.first() {
+            return Err(Flaw::Missing(*missing).into());
         }
+        self.0.reads.0.touches.relied_on(call, &all).await;
+        Ok(())
     }
 
     /// Whether this node holds everything that a result refers to, and nothing of it is known to be bad.

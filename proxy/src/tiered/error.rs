@@ -49,6 +49,9 @@ pub enum CallError {
     /// A bound of this node was reached.
     #[error("{0}")]
     Overloaded(&'static str),
+    /// What the call has to wait for takes too long. Nothing was sent for it; another try may find it done.
+    #[error("{0}")]
+    Busy(&'static str),
     /// The caller's time is up.
     #[error("the deadline passed")]
     DeadlineExceeded,

@@ -11,35 +11,31 @@ use super::closure::References;
 use super::writes::Inner;
 use crate::call::{BlobKey, Call};
 use crate::digest::{Digest, Function};
-use crate::tier2::{RawActionResult, Tier2Error};
-
-/// How long an action result waits for uploads of blobs that it names. A client that works in order has them acknowledged
-/// before it sends the result; another one should not hold a place in line for longer.
-const UPLOADS_PATIENCE: Duration = Duration::from_secs(10);
+use crate::tier2::RawActionResult;
 
 /// Digests that are looked at in one turn, before other calls get theirs.
 const TURN_DIGESTS: usize = 4096;
 
-/// Waits until none of the blobs that `result` refers to is being uploaded through this node, but for those that are known to
-/// be in Tier 2. About those whose upload failed, Tier 2 is asked once.
+/// Waits, until the moment given, for uploads through this node of blobs that `result` refers to, but for those that are known
+/// to be in Tier 2. About those whose upload failed, Tier 2 is asked once.
 ///
 /// What is in its Trees counts as far as it can be told here: a Tree that came through this node is still at hand.
 ///
 /// # Errors
-/// [`CallError::MissingBlobs`] if it has not; [`Tier2Error::Aborted`] if an upload takes too long; what Tier 2 says when it
-/// is asked.
+/// [`CallError::MissingBlobs`] if it has not; [`CallError::Busy`] if an upload takes too long; what Tier 2 says when it is
+/// asked.
 pub(super) async fn uploads_first(
     actions: &Actions,
     call: &Call,
     function: Function,
     result: &RawActionResult,
+    until: Instant,
 ) -> Result<(), CallError> {
     let inner = &actions.0.writes.0;
     // One that cannot be read names nothing: Tier 2 is the judge of that.
     let Ok(references) = References::of(function, result) else {
         return Ok(());
     };
-    let until = Instant::now() + call.time_left(UPLOADS_PATIENCE);
     let mut doubtful = Vec::new();
     wait(inner, call, references.named(), until, &mut doubtful).await?;
     for directory in &references.directories {
@@ -85,7 +81,9 @@ async fn wait(
         let was_under_way = under_way.iter().any(Option::is_some);
         for over in under_way.into_iter().flatten() {
             if timeout_at(until, over.cancelled()).await.is_err() {
-                return Err(Tier2Error::Aborted.into());
+                return Err(CallError::Busy(
+                    "a blob that the action result names is being uploaded for too long",
+                ));
             }
         }
         let is_in_doubt = was_under_way || inner.failed.since(&key).is_some();

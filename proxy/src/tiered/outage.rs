@@ -87,14 +87,10 @@ impl Outage {
 fn verdict(answer: Answer) -> Option<CallError> {
     match answer {
         Answer::Known | Answer::Tier1 => None,
-        Answer::Unavailable => Some(known_down()),
+        Answer::Unavailable => Some(Tier2Error::known_down().into()),
         Answer::NotFound => Some(Tier2Error::NotFound.into()),
         Answer::Refused => Some(CallError::DoneWithout),
     }
-}
-
-fn known_down() -> CallError {
-    Tier2Error::down("it is known to be down").into()
 }
 
 fn is_outage(error: &CallError) -> bool {
@@ -153,7 +149,7 @@ impl Tiered {
             return Ok(Vec::new());
         }
         let failure = match self.outage.cas_down() {
-            Some(_) => known_down(),
+            Some(_) => Tier2Error::known_down().into(),
             None => match self.writes.find_missing(call, digests).await {
                 Err(error) if is_outage(&error) => error,
                 done => return done,
@@ -235,7 +231,7 @@ impl Tiered {
     /// As there, and in an outage as the mode says: NOT_FOUND is said of one only in [`WhenDown::Bypass`].
     pub async fn action(&self, call: &Call, key: &ActionDigest) -> Result<RawActionResult, CallError> {
         let failure = match self.outage.action_cache_down() {
-            Some(_) => known_down(),
+            Some(_) => Tier2Error::known_down().into(),
             None => match self.actions.get(call, key).await {
                 Err(error) if is_outage(&error) => error,
                 done => return done,

@@ -61,7 +61,7 @@ pub(super) struct Shared {
     pub(super) tier1: Tier1,
     pub(super) tier2: Arc<dyn Tier2>,
     pub(super) presence: Presence,
-    touches: Touches,
+    pub(super) touches: Touches,
     pub(super) pending: Arc<Pending>,
     pub(super) bad: Arc<BadBlobs>,
     pub(super) tasks: TaskGroup,

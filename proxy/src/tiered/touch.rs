@@ -1,5 +1,5 @@
-//! Touches: Tier 2 is asked about blobs that are read from Tier 1, since its own eviction does not see those reads. What is
-//! worth a touch is decided in [`queue`].
+//! Touches: Tier 2 is asked about blobs that are read from Tier 1, and about those of which clients are told by its word of
+//! before, since its own eviction does not see that. What is worth a touch is decided in [`queue`].
 
 mod queue;
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 use self::queue::{Hit, Queue};
@@ -25,7 +26,10 @@ const GATHER: Duration = Duration::from_secs(1);
 /// How long one question may take. Nobody waits for it.
 const ASK_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Tells Tier 2 of reads that it does not see. Cheap to clone.
+/// Blobs that are looked at in one turn, before other calls get theirs.
+const TURN_BLOBS: usize = 4096;
+
+/// Tells Tier 2 of uses that it does not see. Cheap to clone.
 #[derive(Clone)]
 pub struct Touches(Option<Arc<Shared>>);
 
@@ -36,6 +40,7 @@ struct Shared {
     outlook: Outlook,
     tasks: TaskGroup,
     metrics: TouchMetrics,
+    interval: Duration,
 }
 
 impl Touches {
@@ -58,6 +63,7 @@ impl Touches {
             outlook,
             tasks,
             metrics,
+            interval,
         })))
     }
 
@@ -76,16 +82,47 @@ impl Touches {
             return;
         }
         let asked_at = shared.presence.evidence(key);
-        let hit = shared.queue.lock().hit(call, &key.digest, asked_at, now);
-        match hit {
-            Hit::Ignored | Hit::Queued => {}
-            Hit::First => drop(shared.tasks.spawn(shared.clone().tell())),
-            Hit::Dropped => shared.metrics.dropped.inc(),
+        shared.used(call, [(key.digest, asked_at)], now);
+    }
+
+    /// A client was told something that rests on these blobs' being there. For those that Tier 2 was asked about just now,
+    /// that was the touch.
+    pub(super) async fn relied_on(&self, call: &Call, digests: &[Digest]) {
+        let Some(shared) = &self.0 else {
+            return;
+        };
+        // No word of before is as old as the interval.
+        if shared.presence.options().lease <= shared.interval {
+            return;
+        }
+        for part in digests.chunks(TURN_BLOBS) {
+            let evidence = shared.presence.0.leases.evidence_for(&call.scope, part);
+            let known = part.iter().copied().zip(evidence);
+            let known = known.filter(|(_, asked_at)| asked_at.is_some());
+            shared.used(call, known, Instant::now());
+            yield_now().await;
         }
     }
 }
 
 impl Shared {
+    /// Blobs were used, each with the time of the newest evidence for it.
+    fn used(
+        self: &Arc<Shared>,
+        call: &Call,
+        blobs: impl IntoIterator<Item = (Digest, Option<Instant>)>,
+        now: Instant,
+    ) {
+        let mut queue = self.queue.lock();
+        for (digest, asked_at) in blobs {
+            match queue.hit(call, &digest, asked_at, now) {
+                Hit::Ignored | Hit::Queued => {}
+                Hit::First => drop(self.tasks.spawn(self.clone().tell())),
+                Hit::Dropped => self.metrics.dropped.inc(),
+            }
+        }
+    }
+
     /// Runs while something is queued.
     async fn tell(self: Arc<Shared>) {
         let stop = self.tasks.stopping();

@@ -56,6 +56,34 @@ impl Writes {
     }
 }
 
+impl Inner {
+    /// Sends distinct blobs as one batch. The i-th answer belongs to the i-th blob.
+    pub(super) async fn send_batch(
+        &self,
+        call: &Call,
+        blobs: Vec<(Verified, Bytes)>,
+    ) -> Vec<Result<(), CallError>> {
+        if blobs.is_empty() {
+            return Vec::new();
+        }
+        let keys: Vec<BlobKey> = blobs.iter().map(|(proof, _)| call.blob(proof.digest())).collect();
+        let acks = self.tier2.write_batch(call, blobs).await;
+        let mut answers = Vec::with_capacity(keys.len());
+        for (key, ack) in keys.iter().zip(acks) {
+            let answer = match ack {
+                Ok(_ack) => self.confirm(call, key).await,
+                Err(error) => Err(error.into()),
+            };
+            match &answer {
+                Ok(()) => self.failed.forget(key),
+                Err(_) => self.failed.note(key),
+            }
+            answers.push(answer);
+        }
+        answers
+    }
+}
+
 type Answers = HashMap<Digest, Result<(), CallError>>;
 
 async fn write(
@@ -78,26 +106,13 @@ async fn write(
             inner.presence.is_fresh(&call.blob(proof.digest()), write_lease)
         });
         inner.metrics.early.inc_by(known.len() as u64);
-        let acks = match sent.as_slice() {
-            [] => Vec::new(),
-            sent => inner.tier2.write_batch(&call, sent.to_vec()).await,
-        };
-        let acks = known
-            .iter()
-            .map(|_| None)
-            .chain(acks.into_iter().map(Some))
-            .collect::<Vec<_>>();
-        for ((proof, bytes), ack) in known.into_iter().chain(sent).zip(acks) {
+        for (proof, _) in &known {
+            inner.failed.forget(&call.blob(proof.digest()));
+        }
+        let told = inner.send_batch(&call, sent.clone()).await;
+        let told = known.iter().map(|_| Ok(())).chain(told).collect::<Vec<_>>();
+        for ((proof, bytes), answer) in known.into_iter().chain(sent).zip(told) {
             let key = call.blob(proof.digest());
-            let answer = match ack {
-                None => Ok(()),
-                Some(Ok(_ack)) => inner.confirm(&call, &key).await,
-                Some(Err(error)) => Err(error.into()),
-            };
-            match &answer {
-                Ok(()) => inner.failed.forget(&key),
-                Err(_) => inner.failed.note(&key),
-            }
             answers.insert(key.digest, answer.clone());
             if answer.is_ok() && inner.tier1.keeps(&key.digest) {
                 let bytes = apart(bytes);

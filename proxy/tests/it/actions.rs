@@ -148,6 +148,26 @@ async fn an_action_result_does_not_wait_for_the_upload_of_what_tier_2_is_known_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_herd_that_updates_one_action_result_which_tier_2_does_not_take_is_answered_in_seconds() {
+    // P6, P10: probes are answered all the while.
+    let site = Harness::new().start().await;
+    let action = Digest::of(b"action");
+    let result = result_with(&site.mock.put_blob("", "said"));
+    let hangs = site.mock.hold(Match::method(method::UPDATE_ACTION), After::Start);
+    let began = tokio::time::Instant::now();
+    let clients: Vec<_> = (0..32).map(|_| site.client()).collect();
+    let updates = clients.iter().map(|client| client.put_action(&action, &result));
+    for answer in futures::future::join_all(updates).await {
+        assert_eq!(code(answer), Code::Unavailable);
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(21), "a wait and a call: {took:?}");
+    hangs.release();
+    clients[0].put_action(&action, &result).await.unwrap();
+    assert_eq!(site.mock.action("", &action), Some(result));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_tier_2_says_of_an_action_result_is_passed_on() {
     let site = Harness::new().start().await;
     let client = site.client();

@@ -79,6 +79,35 @@ async fn a_batch_is_cut_to_what_tier_2_takes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_too_large_for_a_batch_of_tier_2_is_read_as_a_stream_and_resumed_where_that_breaks() {
+    // PXY-15, P4
+    let site = Harness::new()
+        .mock(|settings| settings.max_batch_bytes = 100_000)
+        .start()
+        .await;
+    let client = site.client();
+    client.capabilities().await.unwrap();
+    idle().await;
+    let (large, small) = (noise(500_000, 1), noise(1000, 2));
+    let digests = [&large, &small].map(|blob| site.mock.put_blob("", blob.clone()));
+    let gate = site.mock.hold(
+        mock_upstream::Match::read(&digests[0]).nth(1),
+        mock_upstream::After::Bytes(300_000),
+    );
+    let breaks = async {
+        gate.reached().await;
+        assert!(site.mock.reset_connections() > 0);
+    };
+    let (found, ()) = tokio::join!(answers(&client, &digests), breaks);
+    assert!(found == [Ok(large), Ok(small)]);
+    let reads: Vec<_> = site.mock.calls().method(method::READ).into_iter().collect();
+    assert_eq!(reads.len(), 2, "{reads:?}");
+    assert!(reads[1].offset > 0, "resumed, not begun anew");
+    let batches = site.mock.calls().method(method::BATCH_READ);
+    assert_eq!((batches.count(), site.upstream_reads(&digests[1])), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn blobs_of_a_batch_join_a_fetch_that_is_in_the_air() {
     let site = Harness::new().start().await;
     let blob = noise(MIB, 7);

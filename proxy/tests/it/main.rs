@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 mod leases;
 mod mesh;
+mod metadata;
 mod metrics;
 mod outage;
 mod outage_modes;

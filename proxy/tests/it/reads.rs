@@ -43,7 +43,7 @@ async fn a_hundred_clients_of_one_cold_blob_cost_one_read_and_have_bytes_before_
 
 #[tokio::test(start_paused = true)]
 async fn readers_and_tier_1_get_everything_when_the_first_client_leaves_at_a_tenth() {
-    let site = Harness::new().start().await;
+    let site = Harness::new().set("tier2.when_down", "serve_tier1").start().await;
     let blob = noise(10 * MIB, 2);
     let digest = site.mock.put_blob("", blob.clone());
     let gate = site.mock.hold(Match::read(&digest), After::Bytes(MIB as u64));

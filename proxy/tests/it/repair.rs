@@ -142,19 +142,82 @@ async fn r1_one_scope_is_not_repaired_with_anothers_copy() {
     assert_eq!(site.mock.counts().blobs, 0);
 }
 
+/// Uploads that Tier 2 saw since `mark`: streams, batches, and the most bytes of blobs in one of these.
+fn uploads_since(site: &Site, mark: u64) -> (usize, usize, u64) {
+    let calls = site.mock.calls().since(mark);
+    let batches = calls.clone().method(method::BATCH_UPDATE);
+    let largest = batches.iter().map(|call| call.bytes_received).max();
+    (
+        calls.method(method::WRITE).count(),
+        batches.count(),
+        largest.unwrap_or_default(),
+    )
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_thousand_lost_blobs_are_repaired_within_one_question() {
+async fn a_thousand_lost_blobs_are_repaired_within_one_question_and_in_few_calls() {
+    // R15, PXY-15
+    for (limit, batches) in [(4_000_000, 1), (50_000, 4)] {
+        let site = Harness::new()
+            .mock(|settings| settings.max_batch_bytes = limit)
+            .start()
+            .await;
+        let client = site.client();
+        client.capabilities().await.unwrap();
+        let mut blobs: Vec<Bytes> = (0..1000).map(|seed| noise(100, seed)).collect();
+        blobs.push(noise(MIB, 1));
+        let digests: Vec<Digest> = blobs.iter().map(|blob| Digest::of(blob)).collect();
+        client.batch_write(&blobs).await.unwrap();
+        site.landed().await;
+        assert_eq!(site.kept(), 1001);
+        site.mock.clear();
+        tokio::time::sleep(LEASE).await;
+        let mark = site.mock.mark();
+        assert_eq!(client.missing(&digests).await.unwrap(), []);
+        assert_eq!(site.mock.counts().blobs, 1001);
+        let (streams, sent, largest) = uploads_since(&site, mark);
+        assert_eq!((streams, sent), (1, batches), "the large one is a stream");
+        assert!(largest <= limit, "{largest}");
+        assert_eq!((repairs(&site, "ok"), repairs(&site, "failed")), (1001, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn blobs_that_are_repaired_together_fail_one_by_one_and_action_results_wait_for_them() {
+    // P4, R16
     let site = Harness::new().start().await;
     let client = site.client();
-    let blobs: Vec<Bytes> = (0..1000).map(|seed| noise(100, seed)).collect();
-    let digests: Vec<Digest> = blobs.iter().map(|blob| Digest::of(blob)).collect();
+    let blobs = [1, 2, 3].map(|seed| noise(1000, seed));
+    let digests = [0, 1, 2].map(|number: usize| Digest::of(&blobs[number]));
     client.batch_write(&blobs).await.unwrap();
     site.landed().await;
-    assert_eq!(site.kept(), 1000);
+    let file = site.tier1_file(&digests[1]);
+    let mut rotten = fs_err::read(&file).unwrap();
+    let middle = rotten.len() / 2;
+    rotten[middle] ^= 1;
+    fs_err::write(&file, rotten).unwrap();
     site.mock.clear();
     tokio::time::sleep(LEASE).await;
-    assert_eq!(client.missing(&digests).await.unwrap(), []);
-    assert_eq!(site.mock.counts().blobs, 1000);
+
+    let commit = site.mock.hold(Match::method(method::BATCH_UPDATE), After::End);
+    let (asks, updates) = (site.client(), site.client());
+    let mut missing = pin!(asks.missing(&digests));
+    assert!(is_pending(&mut missing, Duration::from_secs(1)).await);
+    commit.reached().await;
+    let result = reapi::ActionResult {
+        stdout_digest: Some(digests[2].to_wire()),
+        ..Default::default()
+    };
+    let (action, result) = (Digest::of(b"action"), Bytes::from(result.encode_to_vec()));
+    let mut update = pin!(updates.put_action(&action, &result));
+    assert!(is_pending(&mut update, Duration::from_secs(1)).await);
+    assert!(site.mock.calls().method(method::UPDATE_ACTION).is_empty());
+    commit.release();
+    let (missing, update) = join(missing, update).await;
+    assert_eq!(missing.unwrap(), [digests[1]]);
+    update.unwrap();
+    assert_eq!((repairs(&site, "ok"), repairs(&site, "failed")), (2, 1));
+    assert_eq!((site.kept(), site.mock.counts().blobs), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]

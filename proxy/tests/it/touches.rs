@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mock_upstream::{Digest, method};
+use prost::Message as _;
+use proto::reapi;
 use tonic::Code;
 
 use crate::client::code;
@@ -80,6 +82,55 @@ async fn what_tier_2_was_asked_about_anyway_is_not_touched_and_zero_touches_noth
     site.client().read(&digests[0]).await.unwrap();
     tokio::time::sleep(GATHERED).await;
     assert_eq!(questions(&site), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hit_that_leases_answer_touches_what_it_refers_to_once_per_interval() {
+    // R6, row 14
+    for (interval, touched) in [("10m", 1), ("2h", 0), ("0s", 0)] {
+        let site = Harness::new()
+            .set("cas.lease", "1h")
+            .set("ac.lease", "1h")
+            .set("touch.interval", interval)
+            .start()
+            .await;
+        let client = site.client();
+        // One that Tier 1 holds, and one of which only Tier 2's word is known.
+        let (held, elsewhere) = (noise(1000, 1), site.mock.put_blob("", noise(1000, 2)));
+        client.write(&held).await.unwrap();
+        assert_eq!(client.missing(&[elsewhere]).await.unwrap(), []);
+        let files = [Digest::of(&held), elsewhere];
+        let output = |digest: &Digest| reapi::OutputFile {
+            digest: Some(digest.to_wire()),
+            ..Default::default()
+        };
+        let result = reapi::ActionResult {
+            output_files: files.iter().map(output).collect(),
+            ..Default::default()
+        };
+        let (action, result) = (Digest::of(b"action"), Bytes::from(result.encode_to_vec()));
+        client.put_action(&action, &result).await.unwrap();
+        let before = files.map(|digest| touches(&site, &digest));
+        let told = || files.map(|digest| touches(&site, &digest) - before[usize::from(digest == elsewhere)]);
+        client.action(&action).await.unwrap();
+        tokio::time::sleep(GATHERED).await;
+        assert_eq!(told(), [0, 0], "Tier 2 was asked just now");
+        tokio::time::sleep(INTERVAL).await;
+        for _ in 0..2 {
+            client.action(&action).await.unwrap();
+            assert_eq!(told(), [0, 0], "nobody waits for it");
+        }
+        tokio::time::sleep(GATHERED).await;
+        client.action(&action).await.unwrap();
+        tokio::time::sleep(GATHERED).await;
+        assert_eq!(told(), [touched; 2], "{interval}");
+        tokio::time::sleep(INTERVAL).await;
+        client.action(&action).await.unwrap();
+        tokio::time::sleep(GATHERED).await;
+        assert_eq!(told(), [2 * touched; 2], "{interval}");
+        let questions = site.mock.calls().method(method::GET_ACTION).count();
+        assert_eq!(questions, 0, "the copy counts for an hour");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,9 +8,10 @@ use mock_upstream::Link;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::client::action;
+use crate::client::{action, output};
 use crate::rig::Rig;
 use crate::trials::Outage;
+use crate::trials::when_down::{Asked, WhenDown};
 
 /// What was acknowledged before the outage.
 struct Before {
@@ -34,14 +35,14 @@ pub(super) async fn trial(rig: &mut Rig, outage: Outage) -> Result<String> {
     let ended = end(rig, outage).await.context("Tier 2 does not come back");
     let started = began.elapsed();
     let again = rig.recovered().await;
-    let (refused, noticed, slowest) = during?;
+    let (refused, noticed, took) = during?;
     ended?;
     let again = again?;
     after(rig, outage, &before, &refused)
         .await
         .context("after the outage")?;
     Ok(format!(
-        "noticed in {noticed:.0?}, then refused within {slowest:.0?}; Tier 2 back in {started:.0?}, the node {again:.0?} later"
+        "noticed in {noticed:.0?}, then twelve answers in {took:.0?}; Tier 2 back in {started:.0?}, the node {again:.0?} later"
     ))
 }
 
@@ -86,56 +87,47 @@ impl Before {
     }
 }
 
-/// Also how long it took until the node knew, and the slowest answer from then on.
+/// Every call has the answer that is due, the one that notices the outage included. Also how long it took until the node
+/// knew, and the slowest answer from then on.
 async fn during(rig: &Rig, before: &Before) -> Result<(Refused, Duration, Duration)> {
+    let (client, mode) = (&rig.through, rig.when_down);
+    let began = Instant::now();
     // Nobody can know the answers to these without Tier 2.
-    let unknown = Blob::random(64);
-    refused(
-        "the first FindMissingBlobs",
-        rig.through.presence(&unknown.digest).await,
-    )?;
-    refused(
-        "the first GetActionResult",
-        rig.through.action(&unknown.digest).await,
-    )?;
-    let noticed = rig.noticed(&before.blob.digest, &before.key.digest).await?;
+    let unknown = Blob::random(64).digest;
+    let due = |asked| Due { mode, asked };
+    due(Asked::UnknownBlob).refused(client.presence(&unknown).await)?;
+    due(Asked::UnknownAction).refused(client.action(&unknown).await)?;
+    rig.noticed().await?;
+    let noticed = began.elapsed();
 
     let new = Refused {
         streamed: Blob::random(40_000),
         batched: Blob::random(900),
     };
-    let (known, key, client) = (&before.blob.digest, &before.key.digest, &rig.through);
-    let mut slowest = Duration::ZERO;
-    let mut timed = |began: Instant| slowest = slowest.max(began.elapsed());
-    macro_rules! refuses {
-        ($what:literal, $call:expr) => {
-            let began = Instant::now();
-            refused($what, $call.await)?;
-            timed(began);
-        };
-    }
-    refuses!("FindMissingBlobs of a blob in Tier 1", client.presence(known));
-    refuses!("FindMissingBlobs", client.presence(&unknown.digest));
-    refuses!("Read", client.read(&unknown.digest));
-    refuses!("BatchReadBlobs", client.batch_read(&unknown.digest));
-    refuses!("GetActionResult of a result in Tier 1", client.action(key));
-    refuses!("GetActionResult", client.action(&unknown.digest));
-    refuses!("Write", client.write(&new.streamed));
-    refuses!("BatchUpdateBlobs", client.batch_update(&new.batched));
-    refuses!("UpdateActionResult", client.put_action(key, known));
+    let (known, key) = (&before.blob.digest, &before.key.digest);
+    let began = Instant::now();
+    let present = client.presence(known).await;
+    due(Asked::LeasedBlob).answered(present, |present| *present)?;
+    due(Asked::UnknownBlob).refused(client.presence(&unknown).await)?;
+    let right = |bytes: &Vec<u8>| *bytes == before.blob.bytes;
+    due(Asked::KeptBytes).answered(client.read(known).await, right)?;
+    let batched = client.batch_read(known).await.map(Vec::from);
+    due(Asked::KeptBytes).answered(batched, right)?;
+    due(Asked::OtherBytes).refused(client.read(&unknown).await)?;
+    due(Asked::OtherBytes).refused(client.batch_read(&unknown).await)?;
+    due(Asked::OtherBytes).refused(client.tree(&unknown).await)?;
+    let result = client.action(key).await;
+    due(Asked::KeptAction).answered(result, |result| output(result) == Some(known))?;
+    due(Asked::UnknownAction).refused(client.action(&unknown).await)?;
+    due(Asked::Write).refused(client.write(&new.streamed).await)?;
+    due(Asked::Write).refused(client.batch_update(&new.batched).await)?;
+    due(Asked::Write).refused(client.put_action(key, known).await)?;
+    let took = began.elapsed();
+    // What needs no Tier 2.
     client.capabilities().await.context("GetCapabilities")?;
-    // Tier 1's own bytes may be served or refused: never others, never a miss.
-    let tier1 = [
-        client.read(known).await,
-        client.batch_read(known).await.map(Vec::from),
-    ];
-    for answer in tier1 {
-        match answer {
-            Ok(bytes) => ensure!(bytes == before.blob.bytes, "wrong bytes from Tier 1"),
-            Err(status) => refused::<()>("a read of a blob in Tier 1", Err(status))?,
-        }
-    }
-    Ok((new, noticed, slowest))
+    let empty = client.presence(&Blob::of("").digest).await;
+    ensure!(empty?, "the empty blob is called missing");
+    Ok((new, noticed, took))
 }
 
 async fn after(rig: &Rig, outage: Outage, before: &Before, new: &Refused) -> Result<()> {
@@ -178,11 +170,30 @@ async fn after(rig: &Rig, outage: Outage, before: &Before, new: &Refused) -> Res
     Ok(())
 }
 
-fn refused<T>(what: &str, answer: Result<T, Status>) -> Result<()> {
-    match answer {
-        Err(status) if status.code() == Code::Unavailable => Ok(()),
-        Err(status) => bail!("{what}: expected UNAVAILABLE, came {status:?}"),
-        Ok(_) => bail!("{what}: expected UNAVAILABLE, came OK"),
+/// What a node answers while it knows that Tier 2 is down.
+struct Due {
+    mode: WhenDown,
+    asked: Asked,
+}
+
+impl Due {
+    /// Where Tier 1 has no answer.
+    fn refused<T>(self, answer: Result<T, Status>) -> Result<()> {
+        self.answered(answer, |_| false)
+    }
+
+    fn answered<T>(self, answer: Result<T, Status>, is_right: impl Fn(&T) -> bool) -> Result<()> {
+        let Due { mode, asked } = self;
+        let due = mode.refusal(asked).unwrap_or(Code::Ok);
+        match answer {
+            Ok(answer) if due == Code::Ok => {
+                ensure!(is_right(&answer), "{asked:?}: another answer than before");
+            }
+            Err(status) if due == status.code() => {}
+            Ok(_) => bail!("{asked:?}: expected {due:?}, came OK"),
+            Err(status) => bail!("{asked:?}: expected {due:?}, came {status:?}"),
+        }
+        Ok(())
     }
 }
 
@@ -190,16 +201,40 @@ fn refused<T>(what: &str, answer: Result<T, Status>) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn due(mode: WhenDown, asked: Asked) -> Due {
+        Due { mode, asked }
+    }
+
     #[test]
-    fn only_unavailable_counts_as_refused() {
-        assert!(refused::<()>("x", Err(Status::unavailable(""))).is_ok());
+    fn only_the_code_that_is_due_counts() {
+        let fail = || due(WhenDown::Fail, Asked::KeptBytes);
+        assert!(fail().refused::<()>(Err(Status::unavailable(""))).is_ok());
         for lie in [
             Status::not_found(""),
             Status::deadline_exceeded(""),
-            Status::internal(""),
+            Status::failed_precondition(""),
         ] {
-            assert!(refused::<()>("x", Err(lie)).is_err());
+            assert!(fail().refused::<()>(Err(lie)).is_err());
         }
-        assert!(refused("x", Ok(())).is_err());
+        assert!(
+            fail().answered(Ok(()), |()| true).is_err(),
+            "a hit is refused too"
+        );
+        let bypass = || due(WhenDown::Bypass, Asked::Write);
+        assert!(
+            bypass()
+                .refused::<()>(Err(Status::failed_precondition("")))
+                .is_ok()
+        );
+        assert!(bypass().refused(Ok(())).is_err(), "acknowledged");
+    }
+
+    #[test]
+    fn what_tier_1_answers_has_to_be_right() {
+        let serving = || due(WhenDown::ServeTier1, Asked::LeasedBlob);
+        assert!(serving().answered(Ok(true), |present| *present).is_ok());
+        assert!(serving().answered(Ok(false), |present| *present).is_err());
+        let refused = serving().answered::<bool>(Err(Status::unavailable("")), |_| true);
+        assert!(refused.is_err());
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use conformance::target::Blob;
 use futures::future::try_join_all;
 
-use crate::client::action;
+use crate::client::{action, output};
 use crate::rig::Rig;
 
 /// Large enough to be under way while the other readers arrive.
@@ -34,9 +34,8 @@ pub(super) async fn authority(rig: &Rig) -> Result<String> {
         .action(&key.digest)
         .await
         .context("the result, in Tier 2")?;
-    let output = result.output_files.first().and_then(|file| file.digest.as_ref());
     ensure!(
-        output == Some(&streamed.digest),
+        output(&result) == Some(&streamed.digest),
         "the result is another in Tier 2"
     );
 

@@ -63,6 +63,7 @@ fn every_error_has_the_code_that_its_table_says() {
         ("Incomplete", Flaw::Missing(hello()).into()),
         ("DoneWithout", CallError::DoneWithout),
         ("Overloaded", CallError::Overloaded("too many uploads are kept")),
+        ("Busy", CallError::Busy("an upload takes too long")),
         ("DeadlineExceeded", CallError::DeadlineExceeded),
         ("ShuttingDown", CallError::ShuttingDown),
         ("Tier2::NotFound", Tier2Error::NotFound.into()),

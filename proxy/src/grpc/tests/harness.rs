@@ -266,9 +266,15 @@ async fn tiered(tier2: &Arc<MemoryTier2>, metrics: &Metrics, tasks: &TaskGroup) 
         lease: Duration::ZERO,
         memory_bytes: 1 << 20,
     };
-    let actions = Actions::new(reads.clone(), writes.clone(), &options, metrics.actions.clone());
     // Without a breaker nothing is known to be down.
     let (_announcer, outlook) = outlook();
+    let actions = Actions::new(
+        reads.clone(),
+        writes.clone(),
+        &options,
+        outlook.clone(),
+        metrics.actions.clone(),
+    );
     let outage = OutageOptions {
         when_down: WhenDown::Fail,
         max_outage: Duration::ZERO,

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tonic::Code;
 
 use super::*;
@@ -14,6 +15,7 @@ struct Harness {
     memory: Arc<MemoryTier2>,
     breaker: Breaker<Arc<MemoryTier2>>,
     outlook: Outlook,
+    losses: Losses,
     metrics: Metrics,
     tasks: TaskGroup,
 }
@@ -24,11 +26,13 @@ impl Harness {
         let memory = Arc::new(MemoryTier2::new(1));
         let (announcer, outlook) = outlook();
         let ends = (announcer, outlook.clone());
-        let breaker = Breaker::new(memory.clone(), ends, &tasks, &metrics.tier2.up);
+        let losses = Losses::default();
+        let breaker = Breaker::new(memory.clone(), ends, &losses, &tasks, &metrics.tier2.up);
         Harness {
             memory,
             breaker,
             outlook,
+            losses,
             metrics,
             tasks,
         }
@@ -90,8 +94,10 @@ async fn an_outage_is_known_when_the_call_that_noticed_it_fails_and_then_nothing
     );
     let body = || futures::stream::pending().boxed();
     let range = ByteRange::whole(&hello());
-    assert!(harness.breaker.read(&call(), &hello(), range).await.is_err());
-    assert!(harness.breaker.write(&call(), &hello(), body()).await.is_err());
+    let read = harness.breaker.read(&call(), &hello(), range).now_or_never();
+    assert!(matches!(read, Some(Err(Tier2Error::Down(_)))));
+    let written = harness.breaker.write(&call(), &hello(), body()).now_or_never();
+    assert!(matches!(written, Some(Err(Tier2Error::Down(_)))));
     assert!(harness.find().await.is_err() && harness.action().await.is_err());
     let key = ActionDigest(hello());
     let result = RawActionResult(Bytes::new());
@@ -175,4 +181,29 @@ async fn a_hundred_failures_at_once_are_settled_by_a_probe_or_two() {
     let found = futures::future::join_all(calls).await;
     assert!(found.iter().all(Result::is_err));
     assert!(harness.memory.count("probe") <= 4, "for both services");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loss_of_the_last_connection_is_probed_at_once_and_further_ones_at_a_bounded_pace() {
+    // R4, R13
+    let harness = Harness::new();
+    tokio::task::yield_now().await;
+    harness.losses.add();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(harness.memory.count("probe"), 2, "of each service");
+    for _ in 0..10_000 {
+        harness.losses.add();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let probes = harness.memory.count("probe");
+    assert!((20..=22).contains(&probes), "{probes} in ten seconds");
+    assert!(harness.is_up(Service::Cas) && harness.is_up(Service::ActionCache));
+
+    harness.memory.fail_with(Some(Tier2Error::down("refused")));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let lost = Instant::now();
+    harness.losses.none_made();
+    harness.outlook.down(Service::Cas).await;
+    harness.outlook.down(Service::ActionCache).await;
+    assert_eq!(lost.elapsed(), Duration::ZERO);
 }

@@ -236,6 +236,9 @@ impl Pool {
                 Ok(connection) => State::Open(connection.clone()),
                 Err(error) => {
                     tracing::debug!(%error, "no connection to tier 2");
+                    if shared.standing.load(Ordering::Acquire) == 0 {
+                        shared.losses.none_made();
+                    }
                     State::Empty {
                         failures: failures.saturating_add(1),
                         not_before: Some(Instant::now() + backoff(failures)),

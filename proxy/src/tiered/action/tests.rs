@@ -4,6 +4,7 @@ use proto::{reapi, wire};
 
 use super::*;
 use crate::digest::{Digest, Function};
+use crate::tier2::health::outlook;
 use crate::tiered::read_harness::Harness;
 use crate::tiered::{Publish, WriteOptions};
 
@@ -31,6 +32,7 @@ fn actions(harness: &Harness) -> Actions {
         harness.reads.clone(),
         writes,
         &options,
+        outlook().1,
         harness.metrics.actions.clone(),
     )
 }

@@ -1,4 +1,4 @@
-//! How fast Tier 1's copies may go to Tier 2: a bucket of bytes. Pure.
+//! How fast Tier 1's copies may go to Tier 2, which is a bucket of bytes, and which of them go together. Pure.
 
 use std::time::Duration;
 
@@ -14,6 +14,36 @@ const BURST_BYTES: u64 = 256 << 20;
 /// How long a repair may have to wait for its bytes. Beyond that it is not begun: whoever asked has been answered long
 /// since, and asks again.
 const DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// Length up to which blobs are worth a batch: for larger ones the bytes count, and not the calls.
+const BATCHED_BLOB_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of one batch, which is in memory while it is sent. What Tier 2 takes in one call is seen to below.
+const BATCH_BYTES_MAX: u64 = 2 << 20;
+
+/// Puts small blobs together, in their order; each of the others is alone.
+pub(super) fn in_uploads<T>(blobs: Vec<T>, size_bytes: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
+    let mut uploads = Vec::new();
+    let mut batch = Vec::new();
+    let mut batch_bytes = 0;
+    for blob in blobs {
+        let bytes = size_bytes(&blob);
+        if bytes > BATCHED_BLOB_BYTES_MAX {
+            uploads.push(vec![blob]);
+            continue;
+        }
+        if batch_bytes + bytes > BATCH_BYTES_MAX {
+            uploads.push(std::mem::take(&mut batch));
+            batch_bytes = 0;
+        }
+        batch.push(blob);
+        batch_bytes += bytes;
+    }
+    if !batch.is_empty() {
+        uploads.push(batch);
+    }
+    uploads
+}
 
 /// The bucket. A blob larger than all of it may go when it is full, and leaves it in debt.
 #[derive(Debug)]
@@ -60,6 +90,17 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn small_blobs_go_together_as_far_as_a_batch_goes_and_others_alone() {
+        let small = BATCHED_BLOB_BYTES_MAX;
+        let fitting = usize::try_from(BATCH_BYTES_MAX / small).unwrap();
+        let mut sizes = vec![small; fitting];
+        sizes.extend([small + 1, 1, small]);
+        let uploads = in_uploads(sizes, |size_bytes| *size_bytes);
+        assert_eq!(uploads, [vec![small + 1], vec![small; fitting], vec![1, small]]);
+        assert_eq!(in_uploads(Vec::new(), |size_bytes| *size_bytes), [[0; 0]; 0]);
+    }
 
     #[test]
     fn a_burst_goes_at_once_and_what_follows_goes_at_the_pace() {

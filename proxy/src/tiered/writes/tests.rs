@@ -7,6 +7,7 @@ use crate::digest::{ActionDigest, Function};
 use crate::metrics::Metrics;
 use crate::tier1::Tier1Options;
 use crate::tier1::disk::memory::{MemoryDisk, Step};
+use crate::tier2::health::{Announcer, outlook};
 use crate::tier2::memory::MemoryTier2;
 use crate::tier2::{RawActionResult, UpstreamStatus};
 use crate::tiered::read_harness::ALWAYS_ASK;
@@ -37,6 +38,7 @@ struct Node {
     bad: Arc<BadBlobs>,
     writes: Writes,
     actions: Actions,
+    announcer: Announcer,
     tasks: TaskGroup,
     /// Tier 1's own tasks, which do not end.
     _tier1_tasks: TaskGroup,
@@ -105,7 +107,8 @@ impl Node {
             lease: Duration::from_secs(60),
             memory_bytes: 1 << 20,
         };
-        let actions = Actions::new(reads, writes.clone(), &options, metrics.actions.clone());
+        let (announcer, outlook) = outlook();
+        let actions = Actions::new(reads, writes.clone(), &options, outlook, metrics.actions.clone());
         Node {
             disk,
             tier1,
@@ -114,6 +117,7 @@ impl Node {
             bad,
             writes,
             actions,
+            announcer,
             tasks,
             _tier1_tasks: tier1_tasks,
             metrics,

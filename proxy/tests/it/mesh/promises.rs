@@ -22,6 +22,7 @@ pub(super) struct Moment {
 /// From when to when Tier 2 had something; open while it has it.
 #[derive(Debug, Clone, Copy)]
 struct Span {
+    from: Moment,
     until: Option<Moment>,
 }
 
@@ -31,13 +32,22 @@ struct Spans(Vec<Span>);
 
 impl Spans {
     fn has_now(&self) -> bool {
-        self.0.last().is_some_and(|span| span.until.is_none())
+        self.has_since(usize::MAX)
+    }
+
+    /// Whether Tier 2 has it now and had it at every moment since `step`.
+    fn has_since(&self, step: usize) -> bool {
+        let last = self.0.last();
+        last.is_some_and(|span| span.until.is_none() && span.from.step <= step)
     }
 
     /// Notes whether it is there at a moment; a change lies between this moment and the one before.
     fn note(&mut self, is_there: bool, now: Moment) {
         match (self.has_now(), is_there) {
-            (false, true) => self.0.push(Span { until: None }),
+            (false, true) => self.0.push(Span {
+                from: now,
+                until: None,
+            }),
             (true, false) => self.0.iter_mut().for_each(|span| {
                 span.until.get_or_insert(now);
             }),
@@ -71,8 +81,8 @@ impl History {
         self.actions.entry((key, value)).or_default().note(is_there, now);
     }
 
-    pub(super) fn has_blob(&self, blob: &Digest) -> bool {
-        self.blobs.get(blob).is_some_and(Spans::has_now)
+    pub(super) fn has_blob_since(&self, blob: &Digest, step: usize) -> bool {
+        self.blobs.get(blob).is_some_and(|spans| spans.has_since(step))
     }
 
     fn had_blob(&self, blob: &Digest, step: usize, age: Duration, now: Instant) -> bool {

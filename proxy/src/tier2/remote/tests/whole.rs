@@ -38,8 +38,15 @@ fn assembled(mock: &Mock) -> (Whole, Outlook, TaskGroup, Metrics) {
         &metrics.tier2,
     )
     .unwrap();
+    let losses = remote.losses();
     let metered = Metered::new(remote, metrics.tier2.clone());
-    let breaker = Breaker::new(metered, (announcer, outlook.clone()), &tasks, &metrics.tier2.up);
+    let breaker = Breaker::new(
+        metered,
+        (announcer, outlook.clone()),
+        &losses,
+        &tasks,
+        &metrics.tier2.up,
+    );
     (Split::new(breaker), outlook, tasks, metrics)
 }
 

@@ -3,6 +3,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::blob::Verified;
+use crate::tier2::health::{Health, Service};
 use crate::tiered::action_lines::UPDATES_MAX;
 use crate::tiered::write_batch::BATCHES_MAX;
 
@@ -227,6 +228,74 @@ async fn a_line_of_updates_is_bounded_and_a_late_one_is_not_sent() {
     put(0).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn no_update_waits_for_many_that_hang_and_none_is_sent_ahead_of_one_that_does() {
+    // P6, P10, R7
+    let node = Node::new();
+    let action = action();
+    node.tier2.hold_writes_at(0);
+    let patient = call();
+    let mut first = Box::pin(node.actions.put(&patient, &action, result("first")));
+    assert!(waits(&mut first).await);
+    let began = Instant::now();
+    let hasty = Call {
+        deadline: Some(began + Duration::from_secs(3)),
+        ..call()
+    };
+    let put = |number| {
+        let call = if number % 2 == 0 { &patient } else { &hasty };
+        node.actions.put(call, &action, result("behind"))
+    };
+    let outcomes = futures::future::join_all((0..31).map(put)).await;
+    for (number, outcome) in outcomes.iter().enumerate() {
+        let is_right = match outcome {
+            Err(CallError::Busy(_)) => number % 2 == 0,
+            Err(CallError::DeadlineExceeded) => number % 2 == 1,
+            _ => false,
+        };
+        assert!(is_right, "{number}: {outcome:?}");
+    }
+    assert_eq!(began.elapsed().as_secs(), 10, "all together");
+    let mut last = Box::pin(node.actions.put(&patient, &action, result("last")));
+    assert!(waits(&mut last).await);
+    assert_eq!(node.tier2.count("put_action"), 1);
+    node.tier2.hold_writes_at(u64::MAX);
+    first.await.unwrap();
+    last.await.unwrap();
+    assert_eq!(
+        node.tier2.count("put_action"),
+        2,
+        "what was turned away is not sent"
+    );
+    let found = node.actions.get(&patient, &action).await;
+    assert_eq!(found.unwrap(), result("last"));
+    node.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_that_wait_fail_at_once_when_tier_2_is_known_to_be_down() {
+    // P6, R13
+    let node = Node::new();
+    let (call, action) = (call(), action());
+    let blob = Blob::of_len(2 * CHUNK);
+    let mut upload = node.begin(&blob, "name").await;
+    push_all(&mut upload, &blob, 0..CHUNK).await;
+    let put = |_| node.actions.put(&call, &action, result_naming(&blob));
+    let mut puts = Box::pin(futures::future::join_all((0..32).map(put)));
+    assert!(waits(&mut puts).await);
+    let since = Instant::now();
+    node.announcer
+        .announce(Service::ActionCache, Health::Down { since });
+    for outcome in puts.await {
+        assert!(
+            matches!(outcome, Err(CallError::Tier2(Tier2Error::Down(_)))),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(since.elapsed(), Duration::ZERO);
+    assert_eq!(node.tier2.count("put_action"), 0);
+}
+
 fn result_naming(blob: &Blob) -> RawActionResult {
     let named = proto::reapi::OutputFile {
         digest: Some(proto::reapi::Digest {
@@ -282,7 +351,7 @@ async fn an_action_result_waits_for_a_stalled_upload_only_so_long_and_for_others
     put(&other).await.unwrap();
     let began = Instant::now();
     let error = put(&stalled).await.unwrap_err();
-    assert!(matches!(error, CallError::Tier2(Tier2Error::Aborted)), "{error}");
+    assert!(matches!(error, CallError::Busy(_)), "{error}");
     assert_eq!(began.elapsed().as_secs(), 10);
     assert_eq!(node.tier2.count("put_action"), 1);
 }
