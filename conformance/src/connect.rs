@@ -3,12 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::MetadataMap;
@@ -42,32 +46,85 @@ impl Options {
     }
 }
 
-/// A channel over one connection.
-pub(crate) async fn channel(options: &Options) -> anyhow::Result<Channel> {
+/// A connection, whatever it goes over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection that is being made.
+type Opening = BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+
+/// Opens connections to the server.
+#[derive(Clone)]
+pub(crate) struct Dial(Arc<dyn Fn() -> Opening + Send + Sync>);
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dial")
+    }
+}
+
+impl Dial {
+    /// By a function that opens one.
+    pub(crate) fn by<F, S>(open: impl Fn() -> F + Send + Sync + 'static) -> Dial
+    where
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: Stream + 'static,
+    {
+        Dial(Arc::new(move || {
+            let opened = open();
+            async move { Ok(Box::new(opened.await?) as Box<dyn Stream>) }.boxed()
+        }))
+    }
+
+    /// As the options have it: over TCP, and TLS where the address says so.
+    pub(crate) fn to(options: &Options) -> anyhow::Result<Dial> {
+        let endpoint = endpoint(options)?;
+        let uri = endpoint.uri().clone();
+        let with_tls = uri.scheme_str() == Some("https");
+        let host = uri.host().context("the address has no host")?.to_owned();
+        let port = uri.port_u16().unwrap_or(if with_tls { 443 } else { 80 });
+        // An address of IPv6 stands in brackets there, and has none elsewhere.
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tcp = move |host: String| async move {
+            let socket = TcpStream::connect((host.as_str(), port)).await?;
+            socket.set_nodelay(true)?;
+            Ok(socket)
+        };
+        if !with_tls {
+            return Ok(Dial::by(move || tcp(host.clone())));
+        }
+        let name = options.server_name.clone().unwrap_or_else(|| host.clone());
+        let name = ServerName::try_from(name).context("the name for TLS is none")?;
+        let connector = TlsConnector::from(Arc::new(tls(options)?));
+        Ok(Dial::by(move || {
+            let (connector, name, tcp) = (connector.clone(), name.clone(), tcp(host.clone()));
+            async move { connector.connect(name, tcp.await?).await }
+        }))
+    }
+
+    /// A connection.
+    pub(crate) async fn open(&self) -> io::Result<Box<dyn Stream>> {
+        (self.0)().await
+    }
+}
+
+fn endpoint(options: &Options) -> anyhow::Result<Endpoint> {
     let address = options
         .endpoint
         .replacen("grpc://", "http://", 1)
         .replacen("grpcs://", "https://", 1);
-    let endpoint = Endpoint::from_shared(address)?.connect_timeout(CONNECT_PATIENCE);
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Ok(endpoint.connect().await?);
-    }
-    let uri = endpoint.uri().clone();
-    let host = uri.host().context("the address has no host")?.to_owned();
-    let port = uri.port_u16().unwrap_or(443);
-    let name = options.server_name.clone().unwrap_or_else(|| host.clone());
-    let name = ServerName::try_from(name).context("the name for TLS is none")?;
-    let connector = TlsConnector::from(Arc::new(tls(options)?));
+    Ok(Endpoint::from_shared(address)?.connect_timeout(CONNECT_PATIENCE))
+}
+
+/// A channel over one connection.
+pub(crate) async fn channel(options: &Options, dial: &Dial) -> anyhow::Result<Channel> {
+    let dial = dial.clone();
     let connect = tower::service_fn(move |_uri| {
-        let (connector, host, name) = (connector.clone(), host.clone(), name.clone());
-        async move {
-            let socket = TcpStream::connect((host.as_str(), port)).await?;
-            socket.set_nodelay(true)?;
-            let stream = connector.connect(name, socket).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
-        }
+        let dial = dial.clone();
+        async move { dial.open().await.map(TokioIo::new) }
     });
-    Ok(endpoint.connect_with_connector(connect).await?)
+    Ok(endpoint(options)?.connect_with_connector(connect).await?)
 }
 
 fn tls(options: &Options) -> anyhow::Result<ClientConfig> {
