@@ -38,6 +38,10 @@ e2e *args:
 conformance *args:
     ci/conformance {{ args }}
 
+# Builds reapi-conformance as one static binary for other machines, and prints its path.
+reapi-conformance:
+    ci/reapi-conformance
+
 # Whole nodes in trouble: scenarios, then every fault of Tier 2 in every call (`just faults --help`).
 faults *args:
     cargo test --quiet -p gorego --test faults -- {{ args }}

@@ -51,7 +51,6 @@ impl Target {
             instance_name: self.instance().into(),
             requests,
             digest_function: self.function().said(),
-            ..Default::default()
         }
     }
 

@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 
@@ -43,82 +46,112 @@ impl Options {
     }
 }
 
-/// A channel over one connection.
-pub(crate) async fn channel(options: &Options) -> anyhow::Result<Channel> {
-    let dialer = Dialer::new(options)?;
-    Ok(match dialer.tls {
-        None => dialer.endpoint.connect().await?,
-        Some(tls) => {
-            let connect = tower::service_fn(move |_uri| tls.clone().connect());
-            dialer.endpoint.connect_with_connector(connect).await?
-        }
-    })
-}
+/// A connection, whatever it goes over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-/// Makes connections, each when it is first used.
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection that is being made.
+type Opening = BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+
+/// Opens connections to the server.
 #[derive(Clone)]
-pub(crate) struct Dialer {
-    endpoint: Endpoint,
-    tls: Option<Tls>,
-}
+pub(crate) struct Dial(Arc<dyn Fn() -> Opening + Send + Sync>);
 
-impl std::fmt::Debug for Dialer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.endpoint)
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dial")
     }
 }
 
-#[derive(Clone)]
-struct Tls {
-    connector: TlsConnector,
-    host: String,
-    port: u16,
-    name: ServerName<'static>,
+impl Dial {
+    /// By a function that opens one.
+    pub(crate) fn by<F, S>(open: impl Fn() -> F + Send + Sync + 'static) -> Dial
+    where
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: Stream + 'static,
+    {
+        Dial(Arc::new(move || {
+            let opened = open();
+            async move { Ok(Box::new(opened.await?) as Box<dyn Stream>) }.boxed()
+        }))
+    }
+
+    /// As the options have it: over TCP, and TLS where the address says so.
+    pub(crate) fn to(options: &Options) -> anyhow::Result<Dial> {
+        let endpoint = endpoint(options)?;
+        let uri = endpoint.uri().clone();
+        let with_tls = uri.scheme_str() == Some("https");
+        let host = uri.host().context("the address has no host")?.to_owned();
+        let port = uri.port_u16().unwrap_or(if with_tls { 443 } else { 80 });
+        // An address of IPv6 stands in brackets there, and has none elsewhere.
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tcp = move |host: String| async move {
+            let socket = TcpStream::connect((host.as_str(), port)).await?;
+            socket.set_nodelay(true)?;
+            Ok(socket)
+        };
+        if !with_tls {
+            return Ok(Dial::by(move || tcp(host.clone())));
+        }
+        let name = options.server_name.clone().unwrap_or_else(|| host.clone());
+        let name = ServerName::try_from(name).context("the name for TLS is none")?;
+        let connector = TlsConnector::from(Arc::new(tls(options)?));
+        Ok(Dial::by(move || {
+            let (connector, name, tcp) = (connector.clone(), name.clone(), tcp(host.clone()));
+            async move { connector.connect(name, tcp.await?).await }
+        }))
+    }
+
+    /// A connection.
+    pub(crate) async fn open(&self) -> io::Result<Box<dyn Stream>> {
+        (self.0)().await
+    }
 }
 
-impl Dialer {
+fn endpoint(options: &Options) -> anyhow::Result<Endpoint> {
+    let address = options
+        .endpoint
+        .replacen("grpc://", "http://", 1)
+        .replacen("grpcs://", "https://", 1);
+    Ok(Endpoint::from_shared(address)?.connect_timeout(CONNECT_PATIENCE))
+}
+
+/// A channel over one connection.
+pub(crate) async fn channel(options: &Options, dial: &Dial) -> anyhow::Result<Channel> {
+    let dial = dial.clone();
+    let connect = tower::service_fn(move |_uri| {
+        let dial = dial.clone();
+        async move { dial.open().await.map(TokioIo::new) }
+    });
+    Ok(endpoint(options)?.connect_with_connector(connect).await?)
+}
+
+/// Channels, each over a connection of its own that is made when it is first used.
+#[derive(Clone, Debug)]
+pub(crate) struct Channels {
+    endpoint: Endpoint,
+    dial: Dial,
+}
+
+impl Channels {
     /// # Errors
     /// If the address is none, or a certificate cannot be used.
-    pub(crate) fn new(options: &Options) -> anyhow::Result<Dialer> {
-        let address = options
-            .endpoint
-            .replacen("grpc://", "http://", 1)
-            .replacen("grpcs://", "https://", 1);
-        let endpoint = Endpoint::from_shared(address)?.connect_timeout(CONNECT_PATIENCE);
-        let uri = endpoint.uri().clone();
-        let tls = if uri.scheme_str() == Some("https") {
-            let host = uri.host().context("the address has no host")?.to_owned();
-            let name = options.server_name.clone().unwrap_or_else(|| host.clone());
-            Some(Tls {
-                connector: TlsConnector::from(Arc::new(tls(options)?)),
-                port: uri.port_u16().unwrap_or(443),
-                name: ServerName::try_from(name).context("the name for TLS is none")?,
-                host,
-            })
-        } else {
-            None
-        };
-        Ok(Dialer { endpoint, tls })
+    pub(crate) fn to(options: &Options) -> anyhow::Result<Channels> {
+        Ok(Channels {
+            endpoint: endpoint(options)?,
+            dial: Dial::to(options)?,
+        })
     }
 
-    /// A channel over a connection of its own.
-    pub(crate) fn lazily(&self) -> Channel {
-        match self.tls.clone() {
-            None => self.endpoint.connect_lazy(),
-            Some(tls) => {
-                let connect = tower::service_fn(move |_uri| tls.clone().connect());
-                self.endpoint.connect_with_connector_lazy(connect)
-            }
-        }
-    }
-}
-
-impl Tls {
-    async fn connect(self) -> std::io::Result<TokioIo<TlsStream<TcpStream>>> {
-        let socket = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        socket.set_nodelay(true)?;
-        let stream = self.connector.connect(self.name, socket).await?;
-        Ok(TokioIo::new(stream))
+    /// One more.
+    pub(crate) fn open(&self) -> Channel {
+        let dial = self.dial.clone();
+        let connect = tower::service_fn(move |_uri| {
+            let dial = dial.clone();
+            async move { dial.open().await.map(TokioIo::new) }
+        });
+        self.endpoint.connect_with_connector_lazy(connect)
     }
 }
 

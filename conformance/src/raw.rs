@@ -1,8 +1,14 @@
-//! Calls that no generated client makes: bytes of one's own in frames of one's own, over the same connection.
+//! Calls that no generated client makes: bytes of one's own in frames of one's own.
+
+use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::StreamExt as _;
 use http::HeaderMap;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
@@ -125,5 +131,70 @@ impl Target {
         answer.map_err(|status| {
             Stop::Failed(format!("{path}: the connection broke: {}", status.message()).into())
         })
+    }
+
+    /// Posts the beginning of a body over a connection without a channel, which would end the call by itself when its
+    /// deadline has passed, and sends nothing more; whatever comes, or nothing after `patience`.
+    ///
+    /// # Errors
+    /// [`Stop::NotOffered`] where no such connection can be made, or where the stream is broken off without an answer.
+    pub async fn post_and_wait(
+        &self,
+        path: &str,
+        first: Bytes,
+        headers: &[(&'static str, &'static str)],
+        patience: Duration,
+    ) -> Result<Option<RawAnswer>, Stop> {
+        let dial = self.dial();
+        let dial = dial.ok_or_else(|| Stop::NotOffered("the server is behind a channel only".into()))?;
+        let stream = dial.open().await;
+        let stream = stream.map_err(|error| Stop::Broken(format!("a connection of its own: {error}")))?;
+        let broken = |error: String| Stop::NotOffered(format!("the stream was broken off: {error}"));
+        let text = |error: hyper::Error| error.to_string();
+        let frames = futures::stream::iter([Ok::<_, Status>(Frame::data(first))]);
+        let body = StreamBody::new(frames.chain(futures::stream::pending()));
+        let mut request = http::Request::post(format!("http://server{path}"))
+            .body(tonic::body::Body::new(body))
+            .map_err(|error| Stop::Broken(error.to_string()))?;
+        *request.headers_mut() = self.request(()).metadata().clone().into_headers();
+        let own = [("te", "trailers"), ("content-type", "application/grpc")];
+        for (name, value) in own.iter().chain(headers) {
+            request
+                .headers_mut()
+                .insert(*name, http::HeaderValue::from_static(value));
+        }
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(text)
+            .map_err(broken)?;
+        let call = async {
+            let answer = sender.send_request(request).await.map_err(text)?;
+            let (parts, body) = answer.into_parts();
+            let body = body.collect().await.map_err(text)?;
+            Ok(RawAnswer {
+                http: parts.status,
+                headers: parts.headers,
+                trailers: body.trailers().cloned().unwrap_or_default(),
+                body: body.to_bytes(),
+            })
+        };
+        let call = async {
+            tokio::select! { // neither is asked again
+                biased;
+                answer = call => answer,
+                ended = connection => Err(ended.err().map_or_else(|| "it ended".to_owned(), text)),
+            }
+        };
+        let answer = match tokio::time::timeout(patience, call).await {
+            Ok(answer) => Some(answer.map_err(broken)?),
+            Err(_elapsed) => None,
+        };
+        let came = answer
+            .as_ref()
+            .map_or("nothing", |answer| trace::code(answer.code()));
+        let what = format!("POST {path}, left open");
+        self.trace()
+            .note(what, &Ok::<_, Status>(()), |()| came.to_owned());
+        Ok(answer)
     }
 }

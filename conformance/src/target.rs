@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::check::{Finding, Stop};
-use crate::connect::{self, Options};
+use crate::connect::{self, Dial, Options, Stream};
 use crate::function::Function;
 use crate::trace::{self, Trace};
 
@@ -29,8 +29,10 @@ pub struct Target {
     function: Function,
     /// Sent with every call.
     headers: MetadataMap,
-    /// For a connection of its own; without it the channel has to do.
+    /// For a channel of its own; without them this one has to do.
     options: Option<Options>,
+    /// For a connection without a channel.
+    dial: Option<Dial>,
     trace: Trace,
 }
 
@@ -89,8 +91,10 @@ impl Target {
     /// # Errors
     /// As [`Target::connect`]; also if a certificate cannot be used.
     pub async fn connect_with(options: Options, instance: &str) -> anyhow::Result<Target> {
-        let channel = connect::channel(&options).await?;
+        let dial = Dial::to(&options)?;
+        let channel = connect::channel(&options, &dial).await?;
         let mut target = Target::over(channel, instance);
+        target.dial = Some(dial);
         target.headers = options.headers.clone();
         target.options = Some(options);
         Ok(target)
@@ -104,7 +108,21 @@ impl Target {
             function: Function::default(),
             headers: MetadataMap::new(),
             options: None,
+            dial: None,
             trace: Trace::default(),
+        }
+    }
+
+    /// The same server, which is also reached by connections that `open` makes.
+    #[must_use]
+    pub fn dialled_by<F, S>(self, open: impl Fn() -> F + Send + Sync + 'static) -> Target
+    where
+        F: Future<Output = std::io::Result<S>> + Send + 'static,
+        S: Stream + 'static,
+    {
+        Target {
+            dial: Some(Dial::by(open)),
+            ..self
         }
     }
 
@@ -164,12 +182,17 @@ impl Target {
     /// [`Stop::Broken`] if nobody answers.
     pub async fn elsewhere(&self) -> Result<Target, Stop> {
         let mut target = self.clone();
-        if let Some(options) = &self.options {
-            let channel = connect::channel(options).await;
+        if let (Some(options), Some(dial)) = (&self.options, &self.dial) {
+            let channel = connect::channel(options, dial).await;
             target.channel =
                 channel.map_err(|error| Stop::Broken(format!("a second connection: {error:#}")))?;
         }
         Ok(target)
+    }
+
+    /// A connection without a channel, where it is known how to make one.
+    pub(crate) fn dial(&self) -> Option<&Dial> {
+        self.dial.as_ref()
     }
 
     /// The connection.

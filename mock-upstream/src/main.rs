@@ -79,6 +79,9 @@ struct Serve {
     /// Offer the Push service of Remote Asset.
     #[arg(long)]
     push: bool,
+    /// End calls when their client's deadline has passed.
+    #[arg(long)]
+    deadlines: bool,
     /// Keep this header of every call in the log. May be given several times.
     #[arg(long, value_name = "NAME")]
     log_header: Vec<String>,
@@ -154,6 +157,7 @@ async fn serve(args: Serve, terminate: Signal) -> anyhow::Result<()> {
         settings.zstd = args.zstd;
         settings.split = args.split;
         settings.blake3 = args.blake3;
+        settings.deadlines = args.deadlines;
         settings.fetch = args.fetch;
         settings.push = args.push;
         settings.log_headers = args.log_header.iter().map(|name| name.to_lowercase()).collect();

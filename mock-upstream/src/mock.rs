@@ -64,6 +64,9 @@ pub struct Settings {
     pub fetch: bool,
     /// Whether the Push service of Remote Asset is offered.
     pub push: bool,
+    /// Whether calls end when the deadline has passed that their client sent. Off by default: a rule may hold a call for as
+    /// long as it likes.
+    pub deadlines: bool,
     /// Names of headers that the log keeps, in lower case.
     pub log_headers: Vec<String>,
     /// Announced instead of what follows from the other settings.
@@ -83,6 +86,7 @@ impl Default for Settings {
             zstd: false,
             split: false,
             blake3: false,
+            deadlines: false,
             fetch: false,
             push: false,
             log_headers: Vec::new(),

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::{Code, Status};
 use tower::ServiceExt;
 
 use crate::call::{CallHandle, RequestBody, Ticket};
@@ -29,6 +30,7 @@ use crate::rule::Act;
 use crate::rules::{Fault, What};
 use crate::script::unless_cleared;
 use crate::service;
+use crate::violation::pick;
 
 /// Clients keep hundreds of calls on one connection; a limit must not become their error.
 const MAX_STREAMS: u32 = 4096;
@@ -385,6 +387,9 @@ async fn talk<I: Transport>(
         let call = CallHandle::open(Arc::clone(&shared), Arc::clone(&state), &request);
         let ticket = Ticket(call.clone());
         let refused = shared.bend_call(request.uri().path(), request.headers());
+        let deadlines = shared.settings.lock().deadlines;
+        let allowed = deadlines.then(|| allowed(request.headers())).flatten();
+        let late = shared.bends().iter().find_map(pick!(Late));
         let mut request = request.map(|body| RequestBody::new(body, call.clone()));
         request.extensions_mut().insert(call);
         let answer = routes.clone().oneshot(request);
@@ -392,10 +397,18 @@ async fn talk<I: Transport>(
             if let Some(status) = refused {
                 return ticket.answer(status.into_http());
             }
-            match answer.await {
-                Ok(response) => ticket.answer(response),
-                Err(never) => match never {},
-            }
+            let answer = async {
+                match answer.await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            };
+            let answered = match allowed {
+                Some(allowed) => tokio::time::timeout(allowed, answer).await,
+                None => Ok(answer.await),
+            };
+            let late = || Status::new(late.unwrap_or(Code::DeadlineExceeded), "the deadline has passed");
+            ticket.answer(answered.unwrap_or_else(|_elapsed| late().into_http()))
         }
     });
     let connection = http2::Builder::new(session)
@@ -420,6 +433,22 @@ async fn talk<I: Transport>(
     }
 }
 
+/// What `grpc-timeout` allows a call: at most eight digits, and a unit.
+fn allowed(headers: &http::HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 60 * 60),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _unknown => return None,
+    })
+}
+
 /// Streams of a connection, too, are tasks of the session, and end with it.
 impl<F> Executor<F> for Session
 where
@@ -435,5 +464,27 @@ where
                 _ended = stream => {}
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_a_number_and_a_unit() {
+        let of = |text: &str| {
+            let value = http::HeaderValue::from_str(text).unwrap();
+            allowed(&http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                value,
+            )]))
+        };
+        assert_eq!(of("500m"), Some(Duration::from_millis(500)));
+        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 60 * 60)));
+        for none in ["", "m", "5", "5x", "123456789S", "-5S", "5\u{e9}"] {
+            assert_eq!(of(none), None, "{none}");
+        }
+        assert_eq!(allowed(&http::HeaderMap::new()), None);
     }
 }

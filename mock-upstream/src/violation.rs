@@ -15,6 +15,7 @@ mod trees;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proto::asset::{
@@ -28,7 +29,7 @@ use proto::reapi::{
     ServerCapabilities, SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse,
 };
 use proto::wire::{ActionResult, GetTreeResponse, UpdateActionResultRequest};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::call::CallHandle;
 use crate::contents::Contents;
@@ -101,6 +102,10 @@ pub(crate) enum Bend {
     /// Refuses a call by its path and headers.
     Call(fn(&str, &http::HeaderMap) -> Option<Status>),
     Capabilities(fn(&mut ServerCapabilities, &mut Contents)),
+    /// Capabilities come so much later.
+    CapabilitiesLate(Duration),
+    /// What a call is told whose deadline has passed.
+    Late(Code),
     FindIn(In<FindMissingBlobsRequest>),
     FindOut(Out<FindMissingBlobsRequest, FindMissingBlobsResponse>),
     UpdateIn(In<BatchUpdateBlobsRequest>),
@@ -140,8 +145,8 @@ impl Bend {
     /// The method that it is about; none for all.
     fn method(&self) -> Option<&'static str> {
         match self {
-            Bend::Call(_) => None,
-            Bend::Capabilities(_) => Some(method::CAPABILITIES),
+            Bend::Call(_) | Bend::Late(_) => None,
+            Bend::Capabilities(_) | Bend::CapabilitiesLate(_) => Some(method::CAPABILITIES),
             Bend::FindIn(_) | Bend::FindOut(_) => Some(method::FIND_MISSING),
             Bend::UpdateIn(_) | Bend::UpdateOut(_) => Some(method::BATCH_UPDATE),
             Bend::BatchReadIn(_) | Bend::BatchReadOut(_) => Some(method::BATCH_READ),

@@ -1,5 +1,7 @@
 //! Remote Asset: what was pushed is fetched. No check needs an origin, so no host is ever asked for anything.
 
+use std::slice::from_ref;
+
 use prost_types::Timestamp;
 use proto::asset::fetch_client::FetchClient;
 use proto::asset::push_client::PushClient;
@@ -163,10 +165,10 @@ async fn pushed(t: &Target, uris: &[&str], qualifiers: &[Qualifier]) -> Result<B
 fn outcome(answer: Result<FetchBlobResponse, Status>) -> (Code, Option<Digest>) {
     match answer {
         Err(status) => (status.code(), None),
-        Ok(answer) => match crate::calls::code(answer.status.as_ref()) {
-            Code::Ok => (Code::Ok, answer.blob_digest),
-            code => (code, None),
-        },
+        Ok(answer) => {
+            let code = crate::calls::code(answer.status.as_ref());
+            (code, answer.blob_digest.filter(|_| code == Code::Ok))
+        }
     }
 }
 
@@ -208,7 +210,7 @@ async fn qualifier_twice(t: Arc<Target>) -> Verdict {
 
 async fn header_twice(t: Arc<Target>) -> Verdict {
     let header = qualifier("http_header:Accept", "*/*");
-    let once = outcome(fetch(&t, fetch_of(&t, &[&uri()], &[header.clone()])).await?).0;
+    let once = outcome(fetch(&t, fetch_of(&t, &[&uri()], from_ref(&header))).await?).0;
     if once == Code::InvalidArgument {
         return Err(Stop::NotOffered("headers are not supported".into()));
     }
@@ -406,9 +408,9 @@ async fn unoffered_is_unimplemented(t: Arc<Target>) -> Verdict {
 
 async fn by_any_uri(t: Arc<Target>) -> Verdict {
     let (one, two, known) = (uri(), uri(), qualifier("suite.one", "1"));
-    let blob = pushed(&t, &[&one, &two], &[known.clone()]).await?;
+    let blob = pushed(&t, &[&one, &two], from_ref(&known)).await?;
     for uri in [&one, &two] {
-        gives(&t, fetch_of(&t, &[uri], &[known.clone()]), &blob).await?;
+        gives(&t, fetch_of(&t, &[uri], from_ref(&known)), &blob).await?;
     }
     Ok(())
 }
@@ -425,7 +427,7 @@ async fn absent_blob(t: Arc<Target>) -> Verdict {
 
 async fn unpushed_qualifier(t: Arc<Target>) -> Verdict {
     let (uri, one, two) = (uri(), qualifier("suite.one", "1"), qualifier("suite.two", "2"));
-    pushed(&t, &[&uri], &[one.clone()]).await?;
+    pushed(&t, &[&uri], from_ref(&one)).await?;
     gives_nothing(
         &t,
         "a qualifier was not pushed",

@@ -29,6 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
     check!("CDC-33", odd_chunks),
     check!("CDC-34", overflow),
     check!("CDC-35", wish_for_rep_max_cdc),
+    check!("CDC-40", rep_max_cdc_bounds),
     check!("CDC-43", chunks_are_blobs),
     check!("CAP-19", cut_as_announced),
 ];
@@ -157,6 +158,47 @@ async fn function_of_nobody(t: Arc<Target>) -> Verdict {
 
 async fn wish_for_rep_max_cdc(t: Arc<Target>) -> Verdict {
     borne(&t, 2, &[]).await
+}
+
+async fn rep_max_cdc_bounds(t: Arc<Target>) -> Verdict {
+    /// Of a larger least chunk a blob of several is a load.
+    const LEAST_MAX: usize = 1024 * 1024;
+    split_offered(&t).await?;
+    let params = t.cache().await?.rep_max_cdc_params;
+    let params = params.ok_or_else(|| Stop::NotOffered("RepMaxCDC is not announced".into()))?;
+    let least = usize::try_from(params.min_chunk_size_bytes).ok();
+    let least = least.filter(|least| (64..=LEAST_MAX).contains(least));
+    let least = least.ok_or_else(|| {
+        Stop::NotOffered(format!(
+            "the least chunk has {} bytes",
+            params.min_chunk_size_bytes
+        ))
+    })?;
+    let blob = t.stored(5 * least + least / 2).await?;
+    let request = reapi::SplitBlobRequest {
+        chunking_function: 2,
+        ..t.split_request(&blob.digest)
+    };
+    let answer = match t.split(request).await {
+        Err(status) if status.code() == Code::NotFound => {
+            return Err(Stop::NotOffered(
+                "a blob that was uploaded whole is not split".into(),
+            ));
+        }
+        answer => answer.due("SplitBlob")?,
+    };
+    if answer.chunking_function != 2 {
+        return Err(Stop::NotOffered("the wish for RepMaxCDC is not followed".into()));
+    }
+    let sizes: Vec<_> = answer
+        .chunk_digests
+        .iter()
+        .map(|chunk| chunk.size_bytes)
+        .collect();
+    let fits = |size: &i64| usize::try_from(*size).is_ok_and(|size| (least..2 * least).contains(&size));
+    expect(sizes.iter().all(fits), || {
+        format!("chunks of {sizes:?}, where the least is {least}")
+    })
 }
 
 async fn function_of_the_answer(t: Arc<Target>) -> Verdict {

@@ -1,10 +1,14 @@
 //! Status codes, where no method's own rows judge them.
 
+use std::time::Duration;
+
 use super::prelude::*;
+use crate::raw::framed;
 
 pub(super) const CHECKS: &[Check] = &[
     check!("ERR-03", unknown_numbers),
     check!("ERR-04", malformed_is_invalid),
+    check!("ERR-05", deadline_passed),
     check!("ERR-07", nothing_exists_already),
     check!("ERR-12", out_of_range_is_of_reads),
     check!("ERR-13", unknown_service),
@@ -39,6 +43,21 @@ async fn malformed_is_invalid(t: Arc<Target>) -> Verdict {
     t.tree(t.tree_request(&digest))
         .await
         .denied("GetTree of a malformed digest", codes)
+}
+
+async fn deadline_passed(t: Arc<Target>) -> Verdict {
+    /// Ten times the deadline: who has not answered by then leaves it to clients.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    // An upload outlives any deadline while its client sends nothing more.
+    let blob = t.random(2000);
+    let mut requests = write_requests(&t.write_name(&blob.digest), &blob.bytes, 1000);
+    let first = framed(&requests.remove(0).encode_to_vec());
+    let path = "/google.bytestream.ByteStream/Write";
+    let deadline = [("grpc-timeout", "500m")];
+    let answer = t.post_and_wait(path, first, &deadline, PATIENCE).await?;
+    let answer = answer.ok_or_else(|| Stop::NotOffered("deadlines are left to clients".into()))?;
+    let step = "a Write whose deadline passed while it was open";
+    expect_eq(step, &answer.code(), &Code::DeadlineExceeded)
 }
 
 async fn nothing_exists_already(t: Arc<Target>) -> Verdict {

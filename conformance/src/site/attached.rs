@@ -9,7 +9,7 @@ use mock_upstream::{Digest, method};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::connect::{Dialer, Options};
+use crate::connect::{Channels, Options};
 use crate::site::{Ask, Client, NotOffered, Site, SiteError, WhenDown};
 use crate::target::Target;
 use crate::upstream::{Upstream, UpstreamError};
@@ -28,7 +28,7 @@ const KEPT_LOOK: Duration = Duration::from_millis(20);
 /// has a copy shows in a read that Tier 2 does not see. Clones are handles of the same one.
 #[derive(Clone, Debug)]
 pub struct Attached {
-    dialer: Dialer,
+    channels: Channels,
     options: Options,
     instance: String,
     upstream: Upstream,
@@ -55,7 +55,7 @@ impl Attached {
     /// If the address is none, or a certificate cannot be used.
     pub fn with(options: Options, instance: &str, upstream: impl Into<Upstream>) -> anyhow::Result<Attached> {
         Ok(Attached {
-            dialer: Dialer::new(&options)?,
+            channels: Channels::to(&options)?,
             options,
             instance: instance.to_owned(),
             upstream: upstream.into(),
@@ -111,7 +111,7 @@ impl Attached {
 #[async_trait]
 impl Site for Attached {
     fn channel(&self) -> Channel {
-        self.dialer.lazily()
+        self.channels.open()
     }
 
     fn upstream(&self) -> &Upstream {

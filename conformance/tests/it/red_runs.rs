@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use conformance::{Check, Outcome, Target, catalogue, checks};
+use conformance::{Check, Outcome, catalogue, checks};
 use mock_upstream::{Builder, Violation};
 
-use crate::builder;
+use crate::{builder, target};
 
 /// How many other checks may fail with the one that is meant.
 const OTHERS_MAX: usize = 3;
@@ -21,7 +21,7 @@ const THREADS: usize = 2;
 /// The outcome of a check, judged on a server of its own, and the methods that it called.
 async fn judge_alone(server: Builder, check: Check) -> (Outcome, BTreeSet<String>) {
     let mock = server.start();
-    let target = Arc::new(Target::over(mock.channel(), ""));
+    let target = Arc::new(target(&mock, ""));
     let mut results = conformance::run(target, vec![check]).await;
     let called = mock.calls().iter().map(|call| call.method.clone()).collect();
     let (_, outcome) = results.remove(0);

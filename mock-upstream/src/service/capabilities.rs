@@ -9,7 +9,7 @@ use crate::digest::Function;
 use crate::mock::Settings;
 use crate::name::check_instance;
 use crate::rule::{Act, Announce};
-use crate::service::chunks::AVERAGE_CHUNK_BYTES;
+use crate::service::chunks::{AVERAGE_CHUNK_BYTES, LEAST_CHUNK_BYTES};
 use crate::service::{Service, wire};
 use crate::violation::pick;
 
@@ -32,6 +32,9 @@ impl Capabilities for Service {
         };
         if let Some(Act::Capabilities(lie)) = script.lies(None, |act| matches!(act, Act::Capabilities(_))) {
             change(&mut capabilities, lie);
+        }
+        if let Some(late) = self.shared.bends().iter().find_map(pick!(CapabilitiesLate)) {
+            tokio::time::sleep(late).await;
         }
         for bend in self.shared.bends().iter().filter_map(pick!(Capabilities)) {
             bend(&mut capabilities, &mut self.shared.contents.lock());
@@ -103,6 +106,10 @@ fn announced(settings: &Settings) -> ServerCapabilities {
             fast_cdc_2020_params: settings.split.then(|| reapi::FastCdc2020Params {
                 avg_chunk_size_bytes: AVERAGE_CHUNK_BYTES as u64,
                 ..Default::default()
+            }),
+            rep_max_cdc_params: settings.split.then_some(reapi::RepMaxCdcParams {
+                min_chunk_size_bytes: LEAST_CHUNK_BYTES as u64,
+                horizon_size_bytes: 0,
             }),
             ..reapi::CacheCapabilities::default()
         }),

@@ -1,5 +1,5 @@
-//! SplitBlob and SpliceBlob. Chunks are cut at equal distances: within the announced bounds, and no content-defined
-//! cut.
+//! SplitBlob and SpliceBlob. Chunks are cut at equal distances: for FastCDC within the announced bounds, though no
+//! content-defined cut; for RepMaxCDC what its horizon of 0 means.
 
 use bytes::{Bytes, BytesMut};
 use proto::reapi::{
@@ -13,6 +13,9 @@ use crate::service::{Service, invalid};
 
 /// As it is announced: a power of two, as small as clients believe it.
 pub(super) const AVERAGE_CHUNK_BYTES: usize = 16 * 1024;
+
+/// Of RepMaxCDC.
+pub(super) const LEAST_CHUNK_BYTES: usize = 8 * 1024;
 
 impl Service {
     /// Announced, or unimplemented.
@@ -33,16 +36,27 @@ impl Service {
         let blob = contents.blob(&request.instance_name, &digest);
         let blob = blob.ok_or_else(|| Status::not_found(digest.to_string()))?;
         let mut chunk_digests = Vec::new();
+        let wished = chunking_function::Value::try_from(request.chunking_function);
+        let by_rep_max = wished == Ok(chunking_function::Value::RepMaxCdc);
         let mut rest = blob;
         while !rest.is_empty() {
-            let chunk = rest.split_to(rest.len().min(AVERAGE_CHUNK_BYTES));
+            // No chunk of RepMaxCDC is below the least, so the last takes what is left.
+            let length = match by_rep_max {
+                true if rest.len() < 2 * LEAST_CHUNK_BYTES => rest.len(),
+                true => LEAST_CHUNK_BYTES,
+                false => rest.len().min(AVERAGE_CHUNK_BYTES),
+            };
+            let chunk = rest.split_to(length);
             let digest = function.of(&chunk);
             chunk_digests.push(digest.to_wire());
             contents.put(&request.instance_name, digest, chunk);
         }
         Ok(SplitBlobResponse {
             chunk_digests,
-            chunking_function: chunking_function::Value::FastCdc2020 as i32,
+            chunking_function: match by_rep_max {
+                true => chunking_function::Value::RepMaxCdc as i32,
+                false => chunking_function::Value::FastCdc2020 as i32,
+            },
         })
     }
 

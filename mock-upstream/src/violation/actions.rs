@@ -433,6 +433,14 @@ pub(super) const VIOLATIONS: &[Violation] = &[
     ),
     // UpdateActionResult.
     violation(
+        "INST-10",
+        "updates are refused in instances that enable them, but for the unnamed one",
+        &[Bend::PutIn(|request, _| match request.instance_name.is_empty() {
+            true => Ok(()),
+            false => Err(Status::permission_denied("not here")),
+        })],
+    ),
+    violation(
         "AC-UPD-01",
         "the first result stays",
         &[Bend::PutIn(|request, contents| {

@@ -207,6 +207,26 @@ pub(super) const VIOLATIONS: &[Violation] = &[
         })],
     ),
     violation(
+        "CDC-40",
+        "the first chunk of RepMaxCDC is twice the least",
+        &[Bend::SplitOut(|asked, answer, contents| {
+            let Ok(answer) = answer else { return };
+            let bytes = |digest| {
+                let digest = Digest::from_wire(Some(digest)).ok()?;
+                contents.blob(&asked.instance_name, &digest)
+            };
+            if asked.chunking_function == 2
+                && let [one, two, ..] = &answer.chunk_digests[..]
+                && let (Some(one), Some(two)) = (bytes(one), bytes(two))
+            {
+                let both = [one, two].concat();
+                let digest = Digest::of(&both);
+                contents.put(&asked.instance_name, digest, both.into());
+                answer.chunk_digests.splice(..2, [digest.to_wire()]);
+            }
+        })],
+    ),
+    violation(
         "CDC-43",
         "chunks cannot be read in batches",
         &[

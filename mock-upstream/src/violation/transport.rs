@@ -1,5 +1,7 @@
 //! Transport, metadata, capabilities.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use prost::Message as _;
 use proto::REQUEST_METADATA_HEADER;
@@ -8,7 +10,7 @@ use proto::reapi::{
     priority_capabilities,
 };
 use proto::semver::SemVer;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{Bend, Violation, violation};
 
@@ -312,6 +314,16 @@ pub(super) const VIOLATIONS: &[Violation] = &[
         "CAP-22",
         "the average chunk has 500000 bytes",
         &[Bend::Capabilities(|all, _| average(all, 500_000))],
+    ),
+    violation(
+        "CAP-25",
+        "capabilities take one second and a half",
+        &[Bend::CapabilitiesLate(Duration::from_millis(1500))],
+    ),
+    violation(
+        "ERR-05",
+        "a call whose deadline has passed is CANCELLED",
+        &[Bend::Late(Code::Cancelled)],
     ),
     violation(
         "CAP-23",

@@ -10,6 +10,7 @@ use crate::harness::{Harness, Site};
 /// announces what it offers.
 const NOT_OFFERED: &[&str] = &[
     "AC-UPD-09",
+    "ASSET-",
     "BS-QWS-10",
     "BS-WRITE-26",
     "CAP-17",
@@ -26,12 +27,18 @@ const NOT_OFFERED: &[&str] = &[
     "CAS-GEN-12",
     "CDC-",
     "COMP-",
+    "DIG-12",
+    "DIG-18",
+    "DIG-21",
+    "DIG-22",
+    "RN-07",
     "RN-18",
+    "TREE-26",
     "ZSTD-",
 ];
 
 async fn conforms(site: &Site, instance: &str) {
-    let target = Target::over(site.channel(), instance);
+    let target = Target::over(site.channel(), instance).dialled_by(site.dial());
     let results = conformance::run(Arc::new(target), checks::all()).await;
     let none = Deviations::default();
     let report = Report::new(&results, &none);

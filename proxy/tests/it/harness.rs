@@ -2,6 +2,8 @@
 //! with the test. With paused time a second passes only when nothing else is left to happen, disks included.
 
 use std::fmt::Display;
+use std::future::{Ready, ready};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -132,6 +134,12 @@ impl Site {
     /// A connection, made when it is first used.
     pub(crate) fn channel(&self) -> Channel {
         channel_to(self.node.server.clone())
+    }
+
+    /// Makes connections to it.
+    pub(crate) fn dial(&self) -> impl Fn() -> Ready<io::Result<DuplexStream>> + use<> {
+        let server = self.node.server.clone();
+        move || ready(Ok(pipe_to(&server)))
     }
 
     /// Waits until what was fetched or acknowledged is in Tier 1. Needs paused time.

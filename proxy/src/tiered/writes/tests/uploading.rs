@@ -314,7 +314,8 @@ async fn silent_uploads_give_their_places_to_newcomers_and_can_be_resumed() {
     tokio::time::sleep(SILENCE).await;
     busy.push(busy_blob.bytes.slice(..CHUNK)).await.unwrap();
     let newcomer = Blob::of_len(CHUNK);
-    node.upload(&newcomer, "newcomer").await.unwrap();
+    let taken = node.upload(&newcomer, "newcomer").await;
+    assert!(taken.is_ok(), "{taken:?}");
     let gave_way = node.metrics.uploads.gave_way.get();
     assert!((1..=64).contains(&gave_way), "{gave_way}");
     let told = silent.remove(0).acknowledged().await;
