@@ -93,10 +93,11 @@ pub async fn run(
         _signal = signals.recv() => {}
         _cut = &mut edge => return go_down(&node, 0, Instant::now() + grace).await,
     }
-    tracing::info!(?grace, "stopping");
     let end = Instant::now() + grace;
     node.phase.send_replace(Phase::Draining);
     node.stop_edge.cancel();
+    // Whoever reads it can rely on it: nobody is accepted any more.
+    tracing::info!(?grace, "stopping");
     let drained = async {
         let connections = edge.await;
         go_down(&node, connections, end).await

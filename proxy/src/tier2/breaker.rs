@@ -66,7 +66,10 @@ impl<T: Tier2> Breaker<T> {
             let stop = tasks.stopping();
             drop(tasks.spawn(async move { stop.run_until_cancelled(prober.run()).await }));
         }
-        let (stop, doubt) = (tasks.stopping(), doubts.clone().raise_at(losses.none_left()));
+        let (stop, doubt) = (
+            tasks.stopping(),
+            doubts.clone().raise_at(losses.none_left(), outlook.clone()),
+        );
         drop(tasks.spawn(async move { stop.run_until_cancelled(doubt).await }));
         Breaker {
             inner,
@@ -160,11 +163,21 @@ impl Doubts {
     }
 
     /// Doubts in both services whenever no connection is left. Runs until dropped.
-    async fn raise_at(self, mut none_left: watch::Receiver<()>) {
+    async fn raise_at(self, mut none_left: watch::Receiver<()>, outlook: Outlook) {
+        let mut not_before = Instant::now();
         while none_left.changed().await.is_ok() {
-            self.cas.raise();
-            self.action_cache.raise();
-            tokio::time::sleep(LOSS_INTERVAL).await;
+            // In an outage probes make connections and lose them, and go on anyway.
+            if Service::ALL
+                .map(|service| outlook.of(service))
+                .iter()
+                .all(|health| *health != Health::Up)
+            {
+                continue;
+            }
+            tokio::time::sleep_until(not_before).await;
+            not_before = Instant::now() + LOSS_INTERVAL;
+            let raised = (self.cas.raise(), self.action_cache.raise());
+            tokio::join!(self.cas.settled(raised.0), self.action_cache.settled(raised.1));
         }
     }
 }

@@ -206,4 +206,18 @@ async fn the_loss_of_the_last_connection_is_probed_at_once_and_further_ones_at_a
     harness.outlook.down(Service::Cas).await;
     harness.outlook.down(Service::ActionCache).await;
     assert_eq!(lost.elapsed(), Duration::ZERO);
+
+    // What probes find out in an outage says nothing once it is over.
+    for _ in 0..20 {
+        harness.losses.none_made();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    harness.memory.fail_with(None);
+    let mut outlook = harness.outlook.clone();
+    while outlook.down_since().is_some() {
+        outlook.changed().await;
+    }
+    let probes = harness.memory.count("probe");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(harness.memory.count("probe"), probes);
 }

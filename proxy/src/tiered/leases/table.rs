@@ -38,6 +38,10 @@ pub(in crate::tiered) struct LeaseTable {
     epoch_began: Option<Instant>,
     /// Evidence between this and the beginning of the epoch was set aside.
     aside_from: Option<Instant>,
+    /// The first of the losses for which it was.
+    lost_at: Option<Instant>,
+    /// Whether Tier 2 has answered a call that was sent in this epoch.
+    answered: bool,
     surprises: VecDeque<Instant>,
 }
 
@@ -50,6 +54,8 @@ impl LeaseTable {
             lease,
             epoch_began: None,
             aside_from: None,
+            lost_at: None,
+            answered: false,
             surprises: VecDeque::new(),
         }
     }
@@ -58,16 +64,19 @@ impl LeaseTable {
     /// judge.
     pub(in crate::tiered) fn evidence(&self, key: &BlobKey) -> Option<Instant> {
         let evidence = self.store.get(key);
-        evidence.filter(|sent_at| self.epoch_began.is_none_or(|began| began < *sent_at))
+        evidence.filter(|sent_at| self.is_of_epoch(*sent_at))
+    }
+
+    fn is_of_epoch(&self, sent_at: Instant) -> bool {
+        self.epoch_began.is_none_or(|began| began < sent_at)
     }
 
     /// The same, as it was when an outage began that goes on. What was set aside by the loss of connections with which it
     /// began counts.
     pub(in crate::tiered) fn evidence_before(&self, key: &BlobKey, down_since: Instant) -> Option<Instant> {
-        let began_with_loss = |loss: Instant| down_since <= loss + LOSS_TO_OUTAGE;
-        let from = match self.epoch_began {
-            Some(loss) if began_with_loss(loss) => self.aside_from,
-            current => current,
+        let from = match self.lost_at {
+            Some(lost_at) if down_since <= lost_at + LOSS_TO_OUTAGE => self.aside_from,
+            Some(_) | None => self.epoch_began,
         };
         let evidence = self.store.get(key);
         evidence.filter(|sent_at| from.is_none_or(|from| from < *sent_at))
@@ -93,7 +102,8 @@ impl LeaseTable {
         if self.marks.absent_since(key, sent_at) {
             return Heard::AskAgain;
         }
-        if self.epoch_began.is_none_or(|began| began < sent_at) {
+        if self.is_of_epoch(sent_at) {
+            self.answered = true;
             self.store.put(key, sent_at);
         }
         Heard::Stands
@@ -118,6 +128,7 @@ impl LeaseTable {
             return (Heard::AskAgain, false);
         }
         self.marks.absent(key, now);
+        self.answered |= self.is_of_epoch(sent_at);
         let evidence = self.evidence(key);
         self.store.remove(key);
         let live = evidence.is_some_and(|sent_at| now.saturating_duration_since(sent_at) < self.lease);
@@ -133,13 +144,23 @@ impl LeaseTable {
     pub(in crate::tiered) fn end_epoch(&mut self, now: Instant) {
         self.epoch_began = self.epoch_began.max(Some(now));
         self.aside_from = self.epoch_began;
+        self.lost_at = None;
+        self.answered = false;
         self.store.clear();
         self.surprises.clear();
     }
 
-    /// The same, where it may be the beginning of an outage: in that one it still says what was known before.
+    /// The same, where it may be the beginning of an outage: in that one it still says what was known before. What is in front
+    /// of Tier 2 may take connections and drop them until the outage is known: losses without an answer between them are one.
     pub(in crate::tiered) fn set_aside(&mut self, now: Instant) {
-        self.aside_from = self.epoch_began;
+        let goes_on = self
+            .lost_at
+            .is_some_and(|lost_at| now <= lost_at + LOSS_TO_OUTAGE);
+        if self.answered || !goes_on {
+            self.aside_from = self.epoch_began;
+            self.lost_at = Some(now);
+        }
+        self.answered = false;
         self.epoch_began = self.epoch_began.max(Some(now));
         self.surprises.clear();
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::start::mock;
-use super::{Binary, Running};
+use super::{Binary, PATIENCE, Running};
 use crate::client::{Client, code};
 use crate::harness::{MIB, files_below, noise};
 use crate::wire::{self, DATA, WINDOW_UPDATE, WRITE};
@@ -128,18 +128,22 @@ async fn five_thousand_stalled_uploads_leave_the_node_to_the_others() {
     let (mut number, mut taken) = (0, 1);
     // In a full house an upload is refused until those who are silent have been so for a second; everything else is
     // served all the while.
-    loop {
-        number += 1;
-        match work(&client, &mock, number).await {
-            Ok(()) => {
-                taken += 1;
-                if node.metric("gorego_uploads_gave_way_total").await > 0 {
-                    break;
+    let serving = async {
+        loop {
+            number += 1;
+            match work(&client, &mock, number).await {
+                Ok(()) => {
+                    taken += 1;
+                    if node.metric("gorego_uploads_gave_way_total").await > 0 {
+                        break;
+                    }
                 }
+                Err(refusal) => assert_eq!(refusal, Code::ResourceExhausted),
             }
-            Err(refusal) => assert_eq!(refusal, Code::ResourceExhausted),
         }
-    }
+    };
+    let served = tokio::time::timeout(PATIENCE, serving).await;
+    assert!(served.is_ok(), "nobody gave way");
     let under = node.memory_bytes();
     let windows = u64::from(CONNECTIONS) * CONNECTION_WINDOW_BYTES;
     let bound = before + UPLOADS_MAX * UPLOAD_BYTES_MAX + MESSAGE_ROOM_BYTES + windows + SLACK_BYTES;

@@ -192,6 +192,37 @@ fn leases_of_one_scope_are_nothing_to_another() {
 }
 
 #[test]
+fn r13_an_outage_that_begins_with_many_losses_begins_once() {
+    let mut rig = Rig::new();
+    rig.present("before", 5);
+    let before = |rig: &Rig| rig.table.evidence_before(&key("before"), rig.at(3000)).is_some();
+    for lost_at in [10, 12, 2900] {
+        rig.table.set_aside(rig.at(lost_at));
+        assert_eq!(rig.since("before"), None);
+        assert!(before(&rig), "lost at {lost_at}");
+    }
+    rig.table.set_aside(rig.at(3020));
+    assert!(!before(&rig), "these are too far apart");
+}
+
+#[test]
+fn r13_a_loss_after_an_answer_begins_another_outage_whatever_the_answer_was() {
+    for is_present in [true, false] {
+        let mut rig = Rig::new();
+        rig.present("before", 5);
+        rig.table.set_aside(rig.at(10));
+        let heard = match is_present {
+            true => rig.present("other", 11),
+            false => rig.absent("other", 11, 12).0,
+        };
+        assert_eq!(heard, Heard::Stands);
+        rig.table.set_aside(rig.at(13));
+        let known = rig.table.evidence_before(&key("before"), rig.at(20));
+        assert_eq!(known, None, "it was there again, perhaps without what it had");
+    }
+}
+
+#[test]
 fn r13_what_was_set_aside_when_an_outage_began_is_what_was_known_before_and_nothing_else_is() {
     let mut rig = Rig::new();
     rig.present("long ago", 5);
