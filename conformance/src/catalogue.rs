@@ -57,7 +57,7 @@ pub enum Profile {
     Tree,
     /// Compressed blobs.
     Zstd,
-    /// A second digest function.
+    /// Digest functions beside SHA-256: BLAKE3 on every path, and what the others compute.
     Blake3,
     /// SplitBlob and SpliceBlob.
     SplitSplice,

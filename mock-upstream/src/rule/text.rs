@@ -117,10 +117,9 @@ impl From<Match> for MatchText {
 
 pub(crate) fn parse_digest(text: &str) -> Result<Digest, RuleError> {
     let malformed = || RuleError::Digest(text.chars().take(200).collect());
-    let (function, rest) = match text.strip_prefix("blake3/") {
-        Some(rest) => (Function::Blake3, rest),
-        None => (Function::Sha256, text),
-    };
+    let said = text.split_once('/');
+    let said = said.and_then(|(first, rest)| Some((Function::named(first)?, rest)));
+    let (function, rest) = said.unwrap_or((Function::Sha256, text));
     let (hash, size) = rest.split_once('/').ok_or_else(malformed)?;
     let size = size.parse().map_err(|_no_number| malformed())?;
     function.parse(hash, size).map_err(|_no_digest| malformed())
