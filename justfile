@@ -22,6 +22,10 @@ model cases="10000" seed=`date +%s`:
 recovery rounds="50":
     RECOVERY_ROUNDS={{ rounds }} cargo test -p gorego --test it process::recovery -- --nocapture
 
+# How fast leases and copies of action results answer, and what they take in memory: printed and never judged.
+bench-presence *args:
+    cargo bench -p gorego --bench presence -- {{ args }}
+
 # Format, lints, documentation and dependency policy: warnings are errors.
 check:
     cargo fmt --all --check

@@ -25,6 +25,9 @@ pub enum Level {
     /// Follows from the others.
     #[serde(rename = "DERIVED")]
     Derived,
+    /// A promise of a tiered cache, which no specification asks for.
+    #[serde(rename = "CHOICE")]
+    Choice,
 }
 
 impl fmt::Display for Level {
@@ -35,6 +38,7 @@ impl fmt::Display for Level {
             Level::May => "MAY",
             Level::DeFacto => "DE-FACTO",
             Level::Derived => "DERIVED",
+            Level::Choice => "CHOICE",
         })
     }
 }
@@ -53,7 +57,7 @@ pub enum Profile {
     Tree,
     /// Compressed blobs.
     Zstd,
-    /// A second digest function.
+    /// Digest functions beside SHA-256: BLAKE3 on every path, and what the others compute.
     Blake3,
     /// SplitBlob and SpliceBlob.
     SplitSplice,

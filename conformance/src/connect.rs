@@ -127,6 +127,34 @@ pub(crate) async fn channel(options: &Options, dial: &Dial) -> anyhow::Result<Ch
     Ok(endpoint(options)?.connect_with_connector(connect).await?)
 }
 
+/// Channels, each over a connection of its own that is made when it is first used.
+#[derive(Clone, Debug)]
+pub(crate) struct Channels {
+    endpoint: Endpoint,
+    dial: Dial,
+}
+
+impl Channels {
+    /// # Errors
+    /// If the address is none, or a certificate cannot be used.
+    pub(crate) fn to(options: &Options) -> anyhow::Result<Channels> {
+        Ok(Channels {
+            endpoint: endpoint(options)?,
+            dial: Dial::to(options)?,
+        })
+    }
+
+    /// One more.
+    pub(crate) fn open(&self) -> Channel {
+        let dial = self.dial.clone();
+        let connect = tower::service_fn(move |_uri| {
+            let dial = dial.clone();
+            async move { dial.open().await.map(TokioIo::new) }
+        });
+        self.endpoint.connect_with_connector_lazy(connect)
+    }
+}
+
 fn tls(options: &Options) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)

@@ -14,6 +14,7 @@ pub mod faults;
 pub mod function;
 pub mod oracle;
 pub mod properties;
+pub mod proxy;
 pub mod raw;
 pub mod report;
 pub mod runner;
@@ -21,8 +22,10 @@ pub mod scenario;
 pub mod site;
 pub mod target;
 mod trace;
+pub mod upstream;
 
 pub use catalogue::{Level, Profile};
 pub use check::{Check, Outcome};
 pub use runner::{run, run_and_tell};
 pub use target::Target;
+pub use upstream::Upstream;

@@ -12,6 +12,7 @@ use conformance::check::{Check, Outcome};
 use conformance::connect::Options;
 use conformance::deviations::Deviations;
 use conformance::properties::{self, Property, Tried};
+use conformance::proxy::{self, Row};
 use conformance::report::Report;
 use conformance::{Target, checks};
 use tonic::metadata::{Ascii, MetadataKey};
@@ -74,7 +75,12 @@ struct Arguments {
     /// Says all there is to say about a requirement and ends.
     #[arg(long)]
     explain: Option<String>,
+    #[command(flatten)]
+    proxy: proxy::Arguments,
 }
+
+/// Seed of a proxy's combinations, if none is named: the same for everybody, so that runs can be compared.
+const PROXY_SEED: u64 = 1;
 
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a header is name=value")?;
@@ -88,6 +94,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         print!("{}", explain(id)?);
         return Ok(ExitCode::SUCCESS);
     }
+    if arguments.proxy.proxy_upstream_control.is_some() && !arguments.list {
+        return judge_proxy(&arguments).await;
+    }
     let mut checks = checks::all();
     checks.retain(|check| arguments.wants(check.id, catalogue::profile_of(check.id)));
     let mut properties = properties::all();
@@ -99,6 +108,10 @@ async fn main() -> anyhow::Result<ExitCode> {
         for property in properties {
             println!("{:<15} {:<9} {}", property.id, property.level(), property.says);
         }
+        let rows = proxy::rows().into_iter();
+        for row in rows.filter(|row| arguments.profile.is_empty() && row.id.starts_with(&arguments.filter)) {
+            println!("{:<52} {:<9} {}", row.id, row.level, row.says);
+        }
         return Ok(ExitCode::SUCCESS);
     };
     if arguments.properties == 0 {
@@ -108,10 +121,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         !checks.is_empty() || !properties.is_empty(),
         "nothing is left to check: see --list"
     );
-    let mut known = match &arguments.deviations {
-        Some(path) => Deviations::parse(&fs_err::read_to_string(path)?)?,
-        None => Deviations::default(),
-    };
+    let mut known = arguments.known()?;
     let tries = |id: &str| properties.iter().any(|property| property.id == id);
     let is_property = |id: &str| properties::all().iter().any(|property| property.id == id);
     known.retain(|id| tries(id) || !is_property(id) && arguments.wants(id, catalogue::profile_of(id)));
@@ -134,6 +144,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     print!("{}", report.text());
     println!("in {:.1} s", started.elapsed().as_secs_f64());
+    told(&arguments, &report, endpoint)
+}
+
+/// Writes the report in all forms that are asked for, and says whether it is good.
+fn told(arguments: &Arguments, report: &Report<'_>, endpoint: &str) -> anyhow::Result<ExitCode> {
     write(arguments.json.as_deref(), || format!("{:#}\n", report.json()))?;
     write(arguments.junit.as_deref(), || report.junit())?;
     write(arguments.markdown.as_deref(), || report.markdown(endpoint))?;
@@ -142,6 +157,46 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Judges a proxy, by all its promises: those that are choices are waived by name, not by their level.
+async fn judge_proxy(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let endpoint = arguments
+        .endpoint
+        .as_deref()
+        .context("--endpoint names the proxy")?;
+    let unfit = arguments.properties > 0 || !arguments.profile.is_empty();
+    anyhow::ensure!(
+        !unfit,
+        "--properties and --profile are for servers: run them without --proxy-upstream-control"
+    );
+    let run = proxy::Run {
+        proxy: options(arguments, endpoint)?,
+        instance: arguments.instance.clone(),
+        arguments: arguments.proxy.clone(),
+        filter: arguments.filter.clone(),
+        seed: arguments.seed.unwrap_or(PROXY_SEED),
+    };
+    let mut known = arguments.known()?;
+    let started = std::time::Instant::now();
+    let tell = |row: &Row, outcome: &Outcome| {
+        let word = if outcome.is_bad() { "failed" } else { "done" };
+        eprintln!("{:>5.0} s {} {word}", started.elapsed().as_secs_f64(), row.id);
+    };
+    let judged = proxy::judge(&run, tell).await?;
+    anyhow::ensure!(!judged.results.is_empty(), "nothing is left to judge: see --list");
+    // What a part of the matrix does not show may show in the rest.
+    let fails = |id: &str| {
+        judged
+            .results
+            .iter()
+            .any(|(row, outcome)| row.id == id && outcome.is_bad())
+    };
+    known.retain(|id| id.starts_with(&arguments.filter) && (arguments.proxy.only.is_none() || fails(id)));
+    let report = Report::new(&[], &known).with_rows(&judged.results);
+    print!("{}\n{}", judged.matrix, report.text());
+    println!("in {:.1} s", started.elapsed().as_secs_f64());
+    told(arguments, &report, endpoint)
 }
 
 /// A connection that breaks at the first call would fail every check for one reason, which is better said once.
@@ -185,6 +240,13 @@ async fn try_properties(
 }
 
 impl Arguments {
+    fn known(&self) -> anyhow::Result<Deviations> {
+        match &self.deviations {
+            Some(path) => Deviations::parse(&fs_err::read_to_string(path)?),
+            None => Ok(Deviations::default()),
+        }
+    }
+
     /// Whether a check or a property is to be run.
     fn wants(&self, id: &str, profile: Option<Profile>) -> bool {
         let in_profile =
@@ -221,6 +283,16 @@ fn explain(id: &str) -> anyhow::Result<String> {
             property.level(),
             property.says,
             property.on
+        ));
+    }
+    if let Some(row) = proxy::find(id) {
+        let judged = match row.none {
+            Some(reason) => format!("not judged: {reason}"),
+            None => "judged with --proxy-upstream-control".to_owned(),
+        };
+        return Ok(format!(
+            "{id} (Promises of a proxy; {})\n  {}\n  rests on: {}\n  {judged}\n",
+            row.level, row.says, row.on
         ));
     }
     let requirement = catalogue::find(id).with_context(|| format!("there is no requirement {id}"))?;

@@ -76,13 +76,25 @@ pub struct Finding {
     pub promise: Promise,
     /// What was found wrong; `None` if the promise was kept where another answer would have broken it.
     pub broken: Option<String>,
+    /// Whether the protocol and what follows from it leave this free, so that it is broken by a choice of the promise alone.
+    pub beyond: bool,
 }
 
 impl Finding {
-    fn of(promise: Promise, kept: bool, what: impl FnOnce() -> String) -> Finding {
+    pub(crate) fn of(promise: Promise, kept: bool, what: impl FnOnce() -> String) -> Finding {
         Finding {
             promise,
             broken: (!kept).then(what),
+            beyond: false,
+        }
+    }
+
+    /// Says whether what is broken is asked for by the promise alone.
+    #[must_use]
+    pub(crate) fn beyond_the_protocol(self, beyond: bool) -> Finding {
+        Finding {
+            beyond: beyond && self.broken.is_some(),
+            ..self
         }
     }
 }
@@ -150,6 +162,8 @@ pub struct Oracle {
     pub when_down: WhenDown,
     /// Whether a fault that happens once, where it can be mended, is hidden from clients.
     pub mends: bool,
+    /// Whether it makes the choices that the protocol leaves free: leases, codes, times, one fetch.
+    pub choices: bool,
 }
 
 impl Default for Oracle {
@@ -160,6 +174,7 @@ impl Default for Oracle {
             completeness: true,
             when_down: WhenDown::Fail,
             mends: true,
+            choices: true,
         }
     }
 }
@@ -187,8 +202,20 @@ impl Oracle {
                 Ask::Capabilities { .. } => vec![capabilities(answer)],
             });
         }
-        findings.retain(|finding| self.promises.contains(&finding.promise));
         findings
+            .into_iter()
+            .filter_map(|finding| self.weighed(finding))
+            .collect()
+    }
+
+    /// A finding as far as the proxy promises what it is about.
+    pub(crate) fn weighed(&self, finding: Finding) -> Option<Finding> {
+        let is_chosen = self.choices || !finding.beyond;
+        self.promises.contains(&finding.promise).then_some(Finding {
+            broken: finding.broken.filter(|_| is_chosen),
+            beyond: finding.beyond && is_chosen,
+            ..finding
+        })
     }
 
     /// P10, as far as one call shows it.
@@ -198,19 +225,18 @@ impl Oracle {
         Finding::of(Promise::P10, kept, || {
             format!("{:?} took {:?}, {bound:?} is the longest", seen.ask, seen.took())
         })
+        .beyond_the_protocol(seen.answer.is_some())
     }
 
     /// P7: how often Tier 2 was asked for a blob that some clients read at once. Each fault excuses one read more.
     pub fn one_fetch(&self, herd: &[Seen], digest: &Digest) -> Option<Finding> {
-        if !self.promises.contains(&Promise::P7) {
-            return None;
-        }
         let first = herd.iter().min_by_key(|seen| seen.before.count())?;
         let last = herd.iter().max_by_key(|seen| seen.after.count())?;
         let (reads, broken) = evidence::fetches(&first.before, &last.after, digest);
-        Some(Finding::of(Promise::P7, reads <= 1 + broken, || {
+        let finding = Finding::of(Promise::P7, reads <= 1 + broken, || {
             format!("tier 2 was asked for {digest} {reads} times, {broken} of them failed")
-        }))
+        });
+        self.weighed(finding.beyond_the_protocol(true))
     }
 }
 

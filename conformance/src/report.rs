@@ -11,20 +11,28 @@ use crate::catalogue::{self, Level};
 use crate::check::{Check, Finding, Outcome};
 use crate::deviations::Deviations;
 use crate::properties::Tried;
+use crate::proxy::{Counts, Row};
 
 /// The section that properties stand in.
 const PROPERTIES: &str = "Properties";
+
+/// Of the column of ids, so that reports of few checks look like those of many.
+const ID_WIDTH_MIN: usize = 15;
+
+/// The section that rows about a proxy stand in.
+const PROXY: &str = "Promises of a proxy";
 
 /// Results of a run, with what was known before.
 #[derive(Debug)]
 pub struct Report<'a> {
     results: &'a [(Check, Outcome)],
     tried: &'a [Tried],
+    rows: &'a [(Row, Outcome)],
     known: &'a Deviations,
     strict: bool,
 }
 
-/// What became of a check or a property, known deviations told apart.
+/// What became of a check, a property or a row, known deviations told apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Word<'a> {
     Passed,
@@ -46,17 +54,19 @@ impl Word<'_> {
     }
 }
 
-/// A check or a property, and what became of it.
+/// A check, a property or a row about a proxy, and what became of it.
 #[derive(Clone, Copy, Debug)]
 struct Line<'a> {
-    id: &'static str,
+    id: &'a str,
     level: Level,
-    says: &'static str,
-    on: &'static str,
+    says: &'a str,
+    on: &'a str,
     section: &'static str,
     word: Word<'a>,
     /// Of a property: how many inputs, and of which seed.
     drawn: Option<(u32, u64)>,
+    /// Of a promise of a proxy: in how many combinations it was looked at, and kept.
+    counts: Option<Counts>,
 }
 
 impl Line<'_> {
@@ -82,9 +92,9 @@ impl Line<'_> {
 
     /// A failure in full, for a person.
     // Writing to a String cannot fail.
-    fn failure(&self, finding: &Finding) -> String {
+    fn failure(&self, width: usize, finding: &Finding) -> String {
         let mut text = format!(
-            "{:<15} {:<9} {:<12} {}\n",
+            "{:<width$} {:<9} {:<12} {}\n",
             self.id,
             self.level,
             self.word.text(),
@@ -115,6 +125,7 @@ impl<'a> Report<'a> {
         Report {
             results,
             tried: &[],
+            rows: &[],
             known,
             strict: true,
         }
@@ -124,6 +135,12 @@ impl<'a> Report<'a> {
     #[must_use]
     pub fn with_properties(self, tried: &'a [Tried]) -> Report<'a> {
         Report { tried, ..self }
+    }
+
+    /// A report of rows about a proxy.
+    #[must_use]
+    pub fn with_rows(self, rows: &'a [(Row, Outcome)]) -> Report<'a> {
+        Report { rows, ..self }
     }
 
     /// A report that forgives what the specification does not demand: only a MUST decides whether it is good.
@@ -163,6 +180,7 @@ impl<'a> Report<'a> {
             section: catalogue::section_of(check.id).map_or("", |section| section.title.as_str()),
             word: self.word(check.id, outcome),
             drawn: None,
+            counts: None,
         });
         let properties = self.tried.iter().map(|tried| Line {
             id: tried.property.id,
@@ -172,8 +190,19 @@ impl<'a> Report<'a> {
             section: PROPERTIES,
             word: self.word(tried.property.id, &tried.outcome),
             drawn: Some((tried.cases, tried.seed)),
+            counts: None,
         });
-        checks.chain(properties)
+        let rows = self.rows.iter().map(|(row, outcome)| Line {
+            id: &row.id,
+            level: row.level,
+            says: &row.says,
+            on: &row.on,
+            section: PROXY,
+            word: self.word(&row.id, outcome),
+            drawn: None,
+            counts: row.counts,
+        });
+        checks.chain(properties).chain(rows)
     }
 
     /// Ids that are listed as known deviations, and did not fail.
@@ -183,6 +212,12 @@ impl<'a> Report<'a> {
                 .any(|line| line.id == id && matches!(line.word, Word::Deviates(_)))
         };
         self.known.ids().filter(|id| !fails(id)).collect()
+    }
+
+    /// Of the column of ids, for people.
+    fn id_width(&self) -> usize {
+        let lengths = self.lines().map(|line| line.id.len());
+        lengths.max().unwrap_or_default().max(ID_WIDTH_MIN)
     }
 
     fn count(&self, matches: impl Fn(Word<'_>) -> bool) -> usize {
@@ -197,25 +232,29 @@ impl<'a> Report<'a> {
     // Writing to a String cannot fail.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let width = self.id_width();
         for line in self.lines() {
             match line.word {
+                Word::Passed if line.section == PROXY => {
+                    let _ = writeln!(text, "{:<width$} {:<9} {}", line.id, line.level, line.word.text());
+                }
                 Word::Passed => {}
                 Word::NotOffered(what) | Word::Deviates(what) => {
                     let _ = writeln!(
                         text,
-                        "{:<15} {:<9} {:<12} {what}",
+                        "{:<width$} {:<9} {:<12} {what}",
                         line.id,
                         line.level,
                         line.word.text()
                     );
                 }
-                Word::Failed(finding) | Word::Broken(finding) => text.push_str(&line.failure(finding)),
+                Word::Failed(finding) | Word::Broken(finding) => text.push_str(&line.failure(width, finding)),
             }
         }
         for id in self.outdated() {
             let _ = writeln!(
                 text,
-                "{id:<15} listed as a known deviation, and does not fail: remove the line"
+                "{id:<width$} listed as a known deviation, and does not fail: remove the line"
             );
         }
         let _ = writeln!(
@@ -251,6 +290,10 @@ impl<'a> Report<'a> {
             if let Some((cases, seed)) = line.drawn {
                 entry["cases"] = cases.into();
                 entry["seed"] = seed.into();
+            }
+            if let Some(Counts { counted, held }) = line.counts {
+                entry["counted"] = counted.into();
+                entry["held"] = held.into();
             }
             match line.word {
                 Word::Passed => {}

@@ -38,16 +38,26 @@ const SHIPPED: &[(&str, &str)] = &[
     file!("19-the-empty-blob-is-everywhere"),
     file!("faults-a-read-goes-on-where-it-was-cut"),
     file!("faults-a-starved-upload-harms-no-other"),
+    file!("own-updates-are-read-back-at-once"),
     file!("when-down-bypass-lets-builds-go-on"),
     file!("when-down-fail-refuses-hits-too"),
 ];
+
+/// All scenarios that ship with this crate, with contents that depend on `salt`, and that no two of them share.
+///
+/// # Errors
+/// If one of them is none, which a test of this crate rules out.
+pub fn salted(salt: &str) -> Result<Vec<Scenario>, ScenarioError> {
+    let salted = |(name, text): &(&str, &str)| Scenario::salted(text, &format!("{salt}{name} "));
+    SHIPPED.iter().map(salted).collect()
+}
 
 /// All scenarios that ship with this crate.
 ///
 /// # Errors
 /// If one of them is none, which a test of this crate rules out.
 pub fn shipped() -> Result<Vec<Scenario>, ScenarioError> {
-    SHIPPED.iter().map(|(_, text)| Scenario::parse(text)).collect()
+    salted("")
 }
 
 #[cfg(test)]

@@ -9,12 +9,19 @@ mod attached;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mock_upstream::{Digest, Mock};
+use mock_upstream::Digest;
 use serde::Deserialize;
 use tonic::transport::Channel;
 
+use crate::target::Target;
+use crate::upstream::{Upstream, UpstreamError};
+
 pub use ask::{Answer, Ask, Client, Entry, Seen, fresh_name, upload};
 pub use attached::Attached;
+
+/// How long a call may take before it is said to hang: beyond any bound, so that one that overruns its bound is told from
+/// one that never ends.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What can be done to the copy of a blob on the site's own disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -76,14 +83,45 @@ impl WhenDown {
 #[error("the site has no hook for {0}")]
 pub struct NotOffered(pub &'static str);
 
-/// A proxy whose Tier 2 is a mock. It knows the instance without a name.
+/// Why something could not be done with a site.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// It is not among what the site can do.
+    #[error(transparent)]
+    NotOffered(#[from] NotOffered),
+    /// The mock behind it is lost.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+/// A proxy whose Tier 2 is a mock.
 #[async_trait]
 pub trait Site: Send + Sync {
     /// A connection that nobody else uses; made when it is first used.
     fn channel(&self) -> Channel;
 
     /// The Tier 2 behind it.
-    fn mock(&self) -> &Mock;
+    fn upstream(&self) -> &Upstream;
+
+    /// The same connection, with the instance name and the headers of its clients.
+    fn target(&self) -> Target {
+        Target::over(self.channel(), "")
+    }
+
+    /// Whether it serves an instance name that it has never heard of.
+    fn takes_any_instance(&self) -> bool {
+        false
+    }
+
+    /// What makes contents new to it; `None` if it begins with nothing, and any content is new.
+    fn salt(&self) -> Option<u64> {
+        None
+    }
+
+    /// How long a call, or an event in Tier 2, is waited for.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
 
     /// How it was told to behave while Tier 2 is down.
     fn when_down(&self) -> WhenDown {
@@ -113,6 +151,14 @@ pub trait Site: Send + Sync {
     /// If nobody can tell.
     async fn settled(&self) -> Result<(), NotOffered> {
         Err(NotOffered("being settled"))
+    }
+
+    /// Returns when Tier 1 has a copy of this blob, which was read just now.
+    ///
+    /// # Errors
+    /// If nobody can tell, or there is none.
+    async fn kept(&self, _digest: &Digest) -> Result<(), SiteError> {
+        Ok(self.settled().await?)
     }
 
     /// Takes it down in order and starts it again, with the same Tier 1.

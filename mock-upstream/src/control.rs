@@ -1,28 +1,66 @@
 //! The control port: everything that a test in this process can do, over plain HTTP. The README has the table.
 
 mod calls;
+pub(crate) mod gates;
 mod link;
 mod query;
 mod rules;
 mod server;
 mod store;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::forward::Forwarder;
+use crate::gate::Gate;
 use crate::mock::Mock;
 
 /// Of a blob that is put: blobs of tests, held in memory.
 const MAX_BODY_BYTES: usize = 1024 * 1024 * 1024;
+
+/// What requests share: the mock, and the gates that were asked for here.
+#[derive(Clone, Debug)]
+struct Port {
+    mock: Mock,
+    gates: Arc<Mutex<Gates>>,
+}
+
+#[derive(Debug, Default)]
+struct Gates {
+    made: u64,
+    closed: BTreeMap<u64, Arc<Gate>>,
+}
+
+impl Port {
+    fn of(mock: Mock) -> Port {
+        let gates = Arc::default();
+        Port { mock, gates }
+    }
+
+    fn open_gates(&self) {
+        let gates = std::mem::take(&mut self.gates.lock().closed);
+        for gate in gates.values() {
+            gate.release();
+        }
+    }
+}
+
+impl FromRef<Port> for Mock {
+    fn from_ref(port: &Port) -> Mock {
+        port.mock.clone()
+    }
+}
 
 /// Serves the control port until it is dropped or stopped.
 #[derive(Debug)]
@@ -41,9 +79,10 @@ impl Control {
             .merge(server::routes())
             .merge(rules::routes())
             .merge(calls::routes())
+            .merge(gates::routes())
             .merge(store::routes())
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .with_state(mock);
+            .with_state(Port::of(mock));
         Control::serve(app, address).await
     }
 

@@ -1,12 +1,19 @@
-//! Names of blobs: hash and length, by one of two digest functions.
+//! Names of blobs: hash and length, by one of a few digest functions.
+
+mod tree;
 
 use std::fmt;
+use std::str::FromStr;
 
 use proto::reapi;
 use proto::reapi::digest_function::Value;
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-const HASH_BYTES: usize = 32;
+/// Of the longest hash; behind a shorter one are zeros.
+const HASH_BYTES_MAX: usize = 32;
+
+const GIT_SHA1_BYTES: usize = 20;
 
 /// A digest function that the mock computes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -14,8 +21,12 @@ pub enum Function {
     /// Always offered, and meant where none is said.
     #[default]
     Sha256,
-    /// Offered where [`crate::Settings::blake3`] is set. It is never meant unless it is said.
+    /// Offered, as the others are, where [`crate::Settings::functions`] lists it. It is never meant unless it is said.
     Blake3,
+    /// SHA-256 in a tree of kibibytes.
+    Sha256Tree,
+    /// What git computes for a blob.
+    GitSha1,
 }
 
 impl Function {
@@ -24,6 +35,15 @@ impl Function {
         let hash = match self {
             Function::Sha256 => Sha256::digest(bytes).into(),
             Function::Blake3 => blake3::hash(bytes).into(),
+            Function::Sha256Tree => tree::hash(bytes),
+            Function::GitSha1 => {
+                let mut hasher = Sha1::new();
+                hasher.update(format!("blob {}\0", bytes.len()));
+                hasher.update(bytes);
+                let mut hash = [0; HASH_BYTES_MAX];
+                hash[..GIT_SHA1_BYTES].copy_from_slice(&hasher.finalize());
+                hash
+            }
         };
         Digest {
             function: self,
@@ -35,13 +55,13 @@ impl Function {
     /// # Errors
     /// If no bytes can have this digest.
     pub fn parse(self, hash: &str, size_bytes: i64) -> Result<Digest, DigestError> {
-        let malformed = || DigestError::Hash(hash.chars().take(2 * HASH_BYTES + 1).collect());
+        let malformed = || DigestError::Hash(hash.chars().take(2 * HASH_BYTES_MAX + 1).collect());
         // `hex` takes upper case too, which would give one blob two spellings.
         if !hash.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(malformed());
         }
-        let mut bytes = [0; HASH_BYTES];
-        hex::decode_to_slice(hash, &mut bytes).map_err(|_odd_length| malformed())?;
+        let mut bytes = [0; HASH_BYTES_MAX];
+        hex::decode_to_slice(hash, &mut bytes[..self.hash_bytes()]).map_err(|_odd_length| malformed())?;
         let size = u64::try_from(size_bytes).map_err(|_negative| DigestError::NegativeSize(size_bytes))?;
         let digest = Digest {
             function: self,
@@ -63,11 +83,39 @@ impl Function {
 
     /// What a request says about its function: nothing, which leaves it to the length of the hash and so to SHA256, or
     /// one that is offered.
-    pub(crate) fn asked(said: i32, blake3: bool) -> Result<Function, DigestError> {
-        match Value::try_from(said) {
-            Ok(Value::Unknown | Value::Sha256) => Ok(Function::Sha256),
-            Ok(Value::Blake3) if blake3 => Ok(Function::Blake3),
-            _other => Err(DigestError::Function(said)),
+    pub(crate) fn asked(said: i32, others: &[Function]) -> Result<Function, DigestError> {
+        if said == Value::Unknown as i32 {
+            return Ok(Function::Sha256);
+        }
+        let mut offered = [Function::Sha256].into_iter().chain(others.iter().copied());
+        let asked = offered.find(|function| function.number() == said);
+        asked.ok_or(DigestError::Function(said))
+    }
+
+    /// The one of this name, in the lower case that names of resources have.
+    pub(crate) fn named(name: &str) -> Option<Function> {
+        let all = [
+            Function::Sha256,
+            Function::Blake3,
+            Function::Sha256Tree,
+            Function::GitSha1,
+        ];
+        all.into_iter().find(|function| function.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Function::Sha256 => "sha256",
+            Function::Blake3 => "blake3",
+            Function::Sha256Tree => "sha256tree",
+            Function::GitSha1 => "gitsha1",
+        }
+    }
+
+    fn hash_bytes(self) -> usize {
+        match self {
+            Function::Sha256 | Function::Blake3 | Function::Sha256Tree => HASH_BYTES_MAX,
+            Function::GitSha1 => GIT_SHA1_BYTES,
         }
     }
 
@@ -76,15 +124,17 @@ impl Function {
         match self {
             Function::Sha256 => Value::Sha256 as i32,
             Function::Blake3 => Value::Blake3 as i32,
+            Function::Sha256Tree => Value::Sha256tree as i32,
+            Function::GitSha1 => Value::Gitsha1 as i32,
         }
     }
+}
 
-    /// What stands before the hash in a name.
-    fn segment(self) -> &'static str {
-        match self {
-            Function::Sha256 => "",
-            Function::Blake3 => "blake3/",
-        }
+impl FromStr for Function {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Function, String> {
+        Function::named(name).ok_or_else(|| format!("{name:?} is no digest function that is computed here"))
     }
 }
 
@@ -93,7 +143,7 @@ impl Function {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest {
     function: Function,
-    hash: [u8; HASH_BYTES],
+    hash: [u8; HASH_BYTES_MAX],
     size_bytes: u64,
 }
 
@@ -102,7 +152,7 @@ pub struct Digest {
 pub enum DigestError {
     #[error("a digest is missing")]
     Absent,
-    #[error("hash {0:?} is not 64 lower-case hexadecimal digits, as both functions have")]
+    #[error("hash {0:?} has not the lower-case hexadecimal digits of its function")]
     Hash(String),
     #[error("size {0} is negative")]
     NegativeSize(i64),
@@ -162,9 +212,9 @@ impl Digest {
         self.size_bytes
     }
 
-    /// 64 lower-case digits.
+    /// 64 lower-case digits, 40 of GITSHA1.
     pub fn hash_hex(&self) -> String {
-        hex::encode(self.hash)
+        hex::encode(&self.hash[..self.function.hash_bytes()])
     }
 
     /// Name for `ByteStream.Read`.
@@ -187,13 +237,10 @@ fn prefix(instance: &str) -> String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}{}/{}",
-            self.function.segment(),
-            self.hash_hex(),
-            self.size_bytes
-        )
+        if self.function != Function::Sha256 {
+            write!(f, "{}/", self.function.name())?;
+        }
+        write!(f, "{}/{}", self.hash_hex(), self.size_bytes)
     }
 }
 
@@ -239,11 +286,13 @@ mod tests {
 
     #[test]
     fn functions_are_said_by_number_and_only_sha256_may_be_left_unsaid() {
-        assert_eq!(Function::asked(0, true), Ok(Function::Sha256));
-        assert_eq!(Function::asked(1, false), Ok(Function::Sha256));
-        assert_eq!(Function::asked(9, true), Ok(Function::Blake3));
-        for (said, blake3) in [(9, false), (8, true), (99, true), (-1, true)] {
-            assert_eq!(Function::asked(said, blake3), Err(DigestError::Function(said)));
+        let others = [Function::Blake3, Function::GitSha1];
+        assert_eq!(Function::asked(0, &others), Ok(Function::Sha256));
+        assert_eq!(Function::asked(1, &[]), Ok(Function::Sha256));
+        assert_eq!(Function::asked(9, &others), Ok(Function::Blake3));
+        assert_eq!(Function::asked(10, &others), Ok(Function::GitSha1));
+        for (said, others) in [(9, &[][..]), (8, &others), (99, &others), (-1, &others)] {
+            assert_eq!(Function::asked(said, others), Err(DigestError::Function(said)));
         }
     }
 
@@ -258,6 +307,21 @@ mod tests {
             Err(DigestError::HalfEmpty(0))
         );
         assert_ne!(Function::Sha256.parse(&one.hash_hex(), 3), Ok(one)); // DIG-18
+    }
+
+    #[test]
+    fn gitsha1_is_what_git_says() {
+        let digest = Function::GitSha1.of(b"hello\n");
+        assert_eq!(digest.hash_hex(), "ce013625030ba8dba906f756967f9e9ca394464a");
+        assert_eq!(
+            digest.read_name(""),
+            format!("blobs/gitsha1/{}/6", digest.hash_hex())
+        );
+        assert_eq!(Function::GitSha1.parse(&digest.hash_hex(), 6), Ok(digest));
+        assert_eq!(
+            Function::GitSha1.parse(ZEROS, 6),
+            Err(DigestError::Hash(ZEROS.into()))
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! - [`Mock::calls`]: the log of calls, in order of arrival, with how each ended. [`Mock::arrived`] and
 //!   [`Mock::finished`] wait for it to say something.
 //! - [`Mock::hold`]: gates, that hold a call at its start, after some bytes, or before its end.
-//! - [`Control`]: all of this over HTTP. [`Forwarder`]: a bad network, for any server.
+//! - [`Control`]: all of this over HTTP; [`Remote`] is its client. [`Forwarder`]: a bad network, for any server.
 //! - [`Mock::suspend`], [`Mock::resume`]: sockets closed and opened again, contents kept.
 //! - [`Mock::put_blob`] and its neighbours: what is stored, to see and to change. [`Mock::plant`] stores wrong bytes.
 //! - [`Mock::add`]: a [`Rule`], that makes the mock fail its clients in one way: [`Act`]. [`Mock::preset`] has whole
@@ -43,12 +43,14 @@ pub mod method;
 mod mock;
 mod name;
 mod preset;
+mod remote;
 mod rule;
 mod rules;
 mod script;
 mod serve;
 mod service;
 mod violation;
+mod written;
 
 pub use contents::Counts;
 pub use control::Control;
@@ -58,6 +60,8 @@ pub use gate::Gate;
 pub use log::{Call, Calls, Firing, Outcome, Told};
 pub use mock::{Builder, Mock, Settings};
 pub use preset::{Preset, UnknownPreset};
+pub use remote::{Remote, RemoteError, RemoteGate};
 pub use rule::{Act, After, Announce, Farewell, Match, Rule, RuleError, Rules, Until};
 pub use rules::RuleStatus;
 pub use violation::Violation;
+pub use written::Snapshot;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use mock_upstream::{Control, Forwarder, Link, Mock, Preset, Rules, Settings, Violation};
+use mock_upstream::{Control, Forwarder, Function, Link, Mock, Preset, Rules, Settings, Violation};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// An in-memory REAPI server, and a bad one on request.
@@ -70,9 +70,9 @@ struct Serve {
     /// Offer SplitBlob and SpliceBlob.
     #[arg(long)]
     split: bool,
-    /// Offer BLAKE3 beside SHA256.
+    /// Offer this digest function beside SHA256: blake3, sha256tree, gitsha1. May be given several times.
     #[arg(long)]
-    blake3: bool,
+    digest_function: Vec<Function>,
     /// Offer the Fetch service of Remote Asset, for what was pushed.
     #[arg(long)]
     fetch: bool,
@@ -156,7 +156,7 @@ async fn serve(args: Serve, terminate: Signal) -> anyhow::Result<()> {
         settings.require_complete = args.require_complete;
         settings.zstd = args.zstd;
         settings.split = args.split;
-        settings.blake3 = args.blake3;
+        settings.functions = args.digest_function;
         settings.deadlines = args.deadlines;
         settings.fetch = args.fetch;
         settings.push = args.push;

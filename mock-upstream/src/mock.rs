@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::connection::{Break, Foreign};
 use crate::contents::{Contents, Counts};
-use crate::digest::Digest;
+use crate::digest::{Digest, Function};
 use crate::gate::Gate;
 use crate::log::{Calls, Firing, Log, Outcome};
 use crate::preset::Preset;
@@ -58,8 +58,8 @@ pub struct Settings {
     pub zstd: bool,
     /// Whether SplitBlob and SpliceBlob are offered.
     pub split: bool,
-    /// Whether BLAKE3 is offered beside SHA256.
-    pub blake3: bool,
+    /// Digest functions that are offered beside SHA256.
+    pub functions: Vec<Function>,
     /// Whether the Fetch service of Remote Asset is offered: it knows what was pushed, and nothing else.
     pub fetch: bool,
     /// Whether the Push service of Remote Asset is offered.
@@ -85,7 +85,7 @@ impl Default for Settings {
             require_complete: false,
             zstd: false,
             split: false,
-            blake3: false,
+            functions: Vec::new(),
             deadlines: false,
             fetch: false,
             push: false,

@@ -113,11 +113,9 @@ fn split_instance<'a>(name: &str, segments: &'a [&'a str]) -> Result<(String, &'
 }
 
 fn digest<'a>(name: &str, segments: &'a [&'a str]) -> Result<(Digest, &'a [&'a str]), NameError> {
-    let (function, segments) = match segments {
-        ["sha256", rest @ ..] => (Function::Sha256, rest),
-        ["blake3", rest @ ..] => (Function::Blake3, rest),
-        [..] => (Function::Sha256, segments),
-    };
+    let said = segments.split_first();
+    let said = said.and_then(|(first, rest)| Some((Function::named(first)?, rest)));
+    let (function, segments) = said.unwrap_or((Function::Sha256, segments));
     let [hash, size, rest @ ..] = segments else {
         return Err(NameError::Form(shortened(name)));
     };

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use act::{Act, Announce, Farewell};
 pub use matching::Match;
+pub(crate) use text::{Place, after, code_name, parse_digest, place};
 pub use text::{RuleError, Rules};
-pub(crate) use text::{code_name, parse_digest};
 
 /// Where in a call something happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -47,7 +47,7 @@ pub(crate) fn routes(shared: Arc<Shared>) -> Routes {
 impl Service {
     /// The function of a request's digests, and how to go on reading them where it is refused later.
     fn function(&self, said: i32) -> (Function, Result<(), DigestError>) {
-        match Function::asked(said, self.shared.settings.lock().blake3) {
+        match Function::asked(said, &self.shared.settings.lock().functions) {
             Ok(function) => (function, Ok(())),
             Err(error) => (Function::default(), Err(error)),
         }

@@ -12,6 +12,7 @@ pub mod judge;
 pub mod make;
 pub mod node;
 pub mod process;
+pub mod proxy;
 pub mod rig;
 #[cfg(feature = "containers")]
 mod rootfs;

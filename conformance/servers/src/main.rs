@@ -13,9 +13,12 @@ use real_servers::judge::Judged;
 use real_servers::process::last_lines;
 use real_servers::table::{Column, How, Outcome, Ran};
 use real_servers::trials::Finding;
-use real_servers::{Make, Node, Results, Rig, Server, Trial, judge};
+use real_servers::{Make, Node, Results, Rig, Server, Trial, judge, proxy};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Half of what `reapi-conformance` tries.
+const PROXY_SAMPLE: usize = 200;
 
 const DEVIATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deviations");
 
@@ -43,6 +46,9 @@ struct Arguments {
     /// How to run them; both ways without it.
     #[arg(long = "as", value_delimiter = ',')]
     how: Vec<How>,
+    /// Combinations of the fault matrix by which the node is judged as a proxy. With fewer than by default no other proxy is.
+    #[arg(long, default_value_t = PROXY_SAMPLE)]
+    proxy_sample: usize,
     /// Runs only checks whose id begins so, and no trials.
     #[arg(long, default_value = "")]
     filter: String,
@@ -100,7 +106,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     let engine = Engine::find().await;
     let mut terminate = signal(SignalKind::terminate())?;
     let results = tokio::select! {
-        results = all(arguments, engine.as_ref(), dir.path()) => results,
+        results = both(arguments, engine.as_ref(), dir.path()) => results,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow!("terminated")),
     };
@@ -122,6 +128,68 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     Ok(good)
+}
+
+/// Servers, and beside them proxies, which wait more than they work.
+async fn both(arguments: &Arguments, engine: Result<&Engine, &anyhow::Error>, dir: &Path) -> Result<Results> {
+    let (results, proxies) = tokio::join!(all(arguments, engine, dir), proxies(arguments, dir));
+    Ok(Results { proxies, ..results? })
+}
+
+async fn proxies(arguments: &Arguments, dir: &Path) -> Vec<Column> {
+    if !arguments.filter.is_empty() {
+        return Vec::new();
+    }
+    let (node, casd) = ("gorego-as-proxy", "casd-as-proxy");
+    let ours = async {
+        let known = judge::known(&arguments.deviations, node, "")?;
+        proxy::node(&arguments.gorego, &dir.join(node), &known, arguments.proxy_sample).await
+    };
+    let mut columns = vec![as_proxy("gorego", Ok(ours.await))];
+    if arguments.makes().any(|make| make == Make::Casd) {
+        let variable = Make::Casd.variable();
+        let found = match arguments.program(Make::Casd) {
+            None => Err(anyhow!("no program of it is named by `{variable}`")),
+            Some(_) if arguments.proxy_sample < PROXY_SAMPLE => {
+                Err(anyhow!("it takes minutes, and `--proxy-sample` asks for few"))
+            }
+            Some(program) => Ok(async {
+                let known = judge::known(&arguments.deviations, casd, "")?;
+                proxy::casd(program, &dir.join(casd), &known).await
+            }
+            .await),
+        };
+        columns.push(as_proxy(Make::Casd.name(), found));
+    }
+    columns
+}
+
+/// A proxy that was judged, or could not be had, for this reason.
+fn as_proxy(name: &str, found: Result<Result<Judged>>) -> Column {
+    let outcome = match found {
+        Err(reason) => Outcome::NotRun(reason.to_string()),
+        Ok(judged) => {
+            let (direct, broke) = match judged {
+                Ok(judged) => (Some(judged), None),
+                Err(error) => (None, Some(format!("{error:#}"))),
+            };
+            let told = direct.as_ref().map(|judged| judged.report.as_str());
+            println!(
+                "\n--- {name} as a proxy\n{}",
+                told.or(broke.as_deref()).unwrap_or_default()
+            );
+            Outcome::Ran(Ran {
+                direct,
+                broke,
+                ..Ran::default()
+            })
+        }
+    };
+    Column {
+        name: name.to_owned(),
+        how: How::Process,
+        outcome,
+    }
 }
 
 async fn all(arguments: &Arguments, engine: Result<&Engine, &anyhow::Error>, dir: &Path) -> Result<Results> {

@@ -73,6 +73,8 @@ pub struct Ran {
 pub struct Results {
     /// The node itself first.
     pub columns: Vec<Column>,
+    /// Caching proxies over a mock, each judged by the proxy profile: the node first.
+    pub proxies: Vec<Column>,
 }
 
 impl Column {
@@ -127,7 +129,8 @@ impl Results {
     /// Whether something ran, and all that ran is good.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        let mut ran = self.columns.iter().filter_map(Column::ran).peekable();
+        let columns = self.columns.iter().chain(&self.proxies);
+        let mut ran = columns.filter_map(Column::ran).peekable();
         ran.peek().is_some() && ran.all(Ran::is_good)
     }
 
@@ -179,6 +182,16 @@ From the record that `just test` compares with what happens (`tests/it/red_runs.
         suites(&mut text, &others, |ran| ran.through.as_ref());
         text += "\n## The server as Tier 2: promises and outages\n\n";
         trials(&mut text, &others);
+        let proxies: Vec<_> = self.proxies.iter().collect();
+        if !proxies.is_empty() {
+            text += "\n## Caching proxies over a mock, judged by their promises\n\n";
+            suites(&mut text, &proxies, |ran| ran.direct.as_ref());
+            for column in proxies {
+                if let Outcome::NotRun(reason) = &column.outcome {
+                    let _ = writeln!(text, "\n{}: not run: {}", column.head(), plain(reason));
+                }
+            }
+        }
         text
     }
 }
@@ -350,6 +363,17 @@ mod tests {
                     Outcome::NotRun("no engine | at\nall".to_owned()),
                 ),
             ],
+            proxies: vec![
+                column(
+                    "gorego",
+                    How::Process,
+                    Outcome::Ran(Ran {
+                        direct: Some(judged(4, 0, 0)),
+                        ..Ran::default()
+                    }),
+                ),
+                column("other", How::Process, Outcome::NotRun("no program".to_owned())),
+            ],
         }
     }
 
@@ -383,6 +407,9 @@ mod tests {
             "| Tier 2 killed and started (P1, P2, P5, P6, P10) | passed | not run |",
             "| limits (P8) | n/a | not run |",
             "| a Bazel build: cold, warm, through a second node | - | not run |",
+            "## Caching proxies over a mock, judged by their promises",
+            "| CAP | 4 passed | not run |",
+            "other: not run: no program",
             "n/a, limits (P8): why.",
         ] {
             assert!(text.contains(row), "{row} is not in {text}");
@@ -393,6 +420,12 @@ mod tests {
     fn one_failure_anywhere_spoils_the_run_and_nothing_that_ran_is_no_success() {
         assert!(results().is_good());
         assert!(!Results::default().is_good());
+        let mut proxies = results();
+        proxies.proxies[0].outcome = Outcome::Ran(Ran {
+            direct: Some(judged(1, 0, 1)),
+            ..Ran::default()
+        });
+        assert!(!proxies.is_good());
         let spoil = |change: fn(&mut Ran)| {
             let mut results = results();
             if let Outcome::Ran(ran) = &mut results.columns[1].outcome {
@@ -409,6 +442,7 @@ mod tests {
         assert!(spoil(|ran| ran.broke = Some("x".to_owned())));
         let mut none = results();
         none.columns.retain(|column| column.ran().is_none());
+        none.proxies.clear();
         assert!(!none.is_good());
     }
 }

@@ -9,6 +9,8 @@ use crate::function::Function;
 pub(super) const CHECKS: &[Check] = &[
     check!("DIG-12", never_guessed),
     check!("DIG-18", own_function_only),
+    check!("DIG-21", sha256tree),
+    check!("DIG-22", gitsha1),
     check!("RN-07", function_in_names),
     check!("TREE-26", whole_tree),
     check!("CDC-05", chunks),
@@ -215,4 +217,72 @@ async fn chunks(t: Arc<Target>) -> Verdict {
         from = to;
     }
     Ok(())
+}
+
+/// Demands that blobs are taken under these hashes of a function, and other bytes are not.
+async fn computed(t: &Target, digest_function: i32, known: Vec<(Bytes, &str)>) -> Verdict {
+    let announced = t.cache().await?.digest_functions;
+    if !announced.contains(&digest_function) {
+        return Err(Stop::NotOffered(format!(
+            "function {digest_function} is not announced"
+        )));
+    }
+    for (bytes, hash) in known {
+        let digest = Digest {
+            hash: hash.to_owned(),
+            size_bytes: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+        };
+        let other = t.random(bytes.len()).bytes;
+        for (data, due) in [(other, Code::InvalidArgument), (bytes, Code::Ok)] {
+            let request = reapi::BatchUpdateBlobsRequest {
+                digest_function,
+                ..t.update_request(vec![(digest.clone(), data)])
+            };
+            let responses = t.batch_update(request).await.due("BatchUpdateBlobs")?;
+            let codes = responses
+                .iter()
+                .map(|response| crate::calls::code(response.status.as_ref()));
+            let step = format!(
+                "an entry of {} bytes with function {digest_function}",
+                digest.size_bytes
+            );
+            expect_eq(&step, &codes.collect::<Vec<_>>(), &vec![due])?;
+        }
+    }
+    Ok(())
+}
+
+async fn sha256tree(t: Arc<Target>) -> Verdict {
+    /// Test vectors of the specification: hashes of so many of the bytes 0 to 250, again and again.
+    const VECTORS: &[(usize, &str)] = &[
+        (
+            1025,
+            "36c0998b21839ef74300b9de47d96d1f62323dc81f2b4231e98ce70cd6ffe750",
+        ),
+        (
+            2048,
+            "b584996386f01793751c5cf0c39561f51b7e9924b818943b3cb2f6928cea0fa9",
+        ),
+        (
+            5121,
+            "98f987c3e9fc057a70873715b679b89a663d0df806859b6ce73f8379b06a10ff",
+        ),
+        (
+            102_400,
+            "0668d69e5331840d2f1823d717b7b3f5d1fdc8a09504cddb692b87ff83d50e5f",
+        ),
+    ];
+    let content = |len| (0..=250_u8).cycle().take(len).collect::<Vec<u8>>().into();
+    let known = VECTORS.iter().map(|(len, hash)| (content(*len), *hash));
+    computed(&t, 8, known.collect()).await
+}
+
+async fn gitsha1(t: Arc<Target>) -> Verdict {
+    // As `git hash-object` has them.
+    let known = [
+        ("hello\n", "ce013625030ba8dba906f756967f9e9ca394464a"),
+        ("test content\n", "d670460b4b4aece5915caf5c68d12f560a9fe3e4"),
+    ];
+    let known = known.map(|(text, hash)| (Bytes::from_static(text.as_bytes()), hash));
+    computed(&t, 10, known.to_vec()).await
 }

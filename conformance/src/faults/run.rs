@@ -1,6 +1,6 @@
 //! Carries out one combination.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,13 +14,11 @@ use crate::faults::case::{Case, State};
 use crate::faults::stage::{self, Stage, StageError};
 use crate::faults::table::{Call, Place};
 use crate::oracle::{Finding, Oracle, Promise, Truth};
-use crate::site::{Answer, Ask, Client, Seen, Site, WhenDown};
+use crate::site::{Answer, Ask, Client, Entry, Seen, Site, WhenDown};
+use crate::upstream::{Upstream, UpstreamError};
 
 /// What the log calls the fault.
 const FAULT: &str = "fault";
-
-/// How long a client waits: beyond any bound, so that a call that overruns its bound is told from one that never ends.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How often a client that failed comes again once the fault is over.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -34,8 +32,16 @@ const FLAP_MS: std::ops::RangeInclusive<u64> = 1..=1_500;
 /// Where proxies come from.
 #[async_trait]
 pub trait Ground: Send + Sync {
-    /// A proxy that knows nothing yet, over this mock, and told so to behave while it is down, if that can be told.
-    async fn start(&self, mock: Mock, when_down: WhenDown) -> Box<dyn Site>;
+    /// A Tier 2 that holds nothing and does as it should: one of its own in this process, unless there is another.
+    ///
+    /// # Errors
+    /// If it is lost.
+    async fn upstream(&self) -> Result<Upstream, UpstreamError> {
+        Ok(Mock::builder().start().into())
+    }
+
+    /// A proxy over it: one that knows nothing yet, and is told so to behave while Tier 2 is down, if that can be had.
+    async fn start(&self, upstream: Upstream, when_down: WhenDown) -> Box<dyn Site>;
 }
 
 /// What became of a combination.
@@ -54,6 +60,8 @@ pub enum Outcome {
 pub struct Verdict {
     /// What became of it.
     pub outcome: Outcome,
+    /// Promises that were looked at, each with what broke it.
+    pub looked: BTreeMap<Promise, Vec<Finding>>,
     /// From the end of the fault to the first success.
     pub recovery: Option<Duration>,
     /// Whether a copy in Tier 2 was wrong twice, so that it may take longer.
@@ -66,6 +74,7 @@ impl Verdict {
     fn not_counted(why: impl Into<String>) -> Verdict {
         Verdict {
             outcome: Outcome::NotCounted(why.into()),
+            looked: BTreeMap::new(),
             recovery: None,
             wrong_twice: false,
             longest: Duration::ZERO,
@@ -73,28 +82,32 @@ impl Verdict {
     }
 }
 
-/// Carries out one combination, on a proxy of its own.
-pub async fn run(ground: &dyn Ground, oracle: &Oracle, case: &Case) -> Verdict {
+/// Carries out one combination, on a proxy that nobody else uses.
+///
+/// # Errors
+/// If the mock is lost.
+pub async fn run(ground: &dyn Ground, oracle: &Oracle, case: &Case) -> Result<Verdict, UpstreamError> {
     let mut random = case.random();
-    let mock = Mock::builder().start();
+    let upstream = ground.upstream().await?;
     // Capabilities may be asked for as soon as there is a proxy, and never again.
     let early = case.call == Call::Caps && case.state == State::Cold;
     if early {
-        set_rules(&mock, case, None, &mut random);
+        set_rules(&upstream, case, None, &mut random).await?;
     }
-    let site = ground.start(mock, case.when_down()).await;
+    let site = ground.start(upstream, case.when_down()).await;
     let oracle = &Oracle {
         when_down: site.when_down(),
         ..oracle.clone()
     };
     let stage = match stage::set(&*site, case, oracle.times, &mut random).await {
         Ok(stage) => stage,
-        Err(StageError::NotOffered(hook)) => return Verdict::not_counted(hook.to_string()),
+        Err(StageError::NotOffered(hook)) => return Ok(Verdict::not_counted(hook.to_string())),
+        Err(StageError::Lost(error)) => return Err(error),
         Err(error @ StageError::Refused(_)) => {
-            return Verdict {
+            return Ok(Verdict {
                 outcome: Outcome::Broken(vec![error.to_string()]),
                 ..Verdict::not_counted("")
-            };
+            });
         }
     };
     let mut trial = Trial {
@@ -104,14 +117,24 @@ pub async fn run(ground: &dyn Ground, oracle: &Oracle, case: &Case) -> Verdict {
         stage,
         findings: Vec::new(),
     };
-    let (fired, longest) = trial.under_the_fault(early, &mut random).await;
-    let recovery = trial.afterwards().await;
-    Verdict {
-        outcome: outcome(&trial.findings, fired),
-        recovery,
-        wrong_twice: trial.was_wrong_twice(),
-        longest,
+    let (fired, longest) = trial.under_the_fault(early, &mut random).await?;
+    let recovery = trial.afterwards().await?;
+    let wrong_twice = trial.was_wrong_twice().await?;
+    let mut looked: BTreeMap<Promise, Vec<Finding>> = BTreeMap::new();
+    let outcome = outcome(&trial.findings, fired);
+    for finding in trial.findings {
+        let broken = looked.entry(finding.promise).or_default();
+        if finding.broken.is_some() {
+            broken.push(finding);
+        }
     }
+    Ok(Verdict {
+        outcome,
+        looked,
+        recovery,
+        wrong_twice,
+        longest,
+    })
 }
 
 fn outcome(findings: &[Finding], fired: bool) -> Outcome {
@@ -140,7 +163,12 @@ fn outcome(findings: &[Finding], fired: bool) -> Outcome {
     }
 }
 
-fn set_rules(mock: &Mock, case: &Case, aim: Option<&Digest>, random: &mut StdRng) {
+async fn set_rules(
+    upstream: &Upstream,
+    case: &Case,
+    aim: Option<&Digest>,
+    random: &mut StdRng,
+) -> Result<(), UpstreamError> {
     let size = aim.map_or(0, Digest::size_bytes);
     let after = match case.fault.place() {
         Place::Start => After::Start,
@@ -155,7 +183,8 @@ fn set_rules(mock: &Mock, case: &Case, aim: Option<&Digest>, random: &mut StdRng
     } else {
         case.methods.iter().map(String::as_str).collect()
     };
-    for name in methods {
+    // An act passes over the calls that it cannot be done to, and a rule that names one is refused.
+    for name in methods.into_iter().filter(|name| act.applies_to(name)) {
         let mut wanted = Match::method(name);
         if let Some(aim) = aim.filter(|_| !case.fault.is_on_connect()) {
             wanted = wanted.digest(aim);
@@ -166,13 +195,15 @@ fn set_rules(mock: &Mock, case: &Case, aim: Option<&Digest>, random: &mut StdRng
             let pause = Rule::new(wanted.clone(), Act::Delay { ms: 1 })
                 .named("pause")
                 .after(after);
-            mock.add(bounded(pause));
+            upstream.add(bounded(pause)).await?;
         }
-        mock.add(bounded(Rule::new(wanted, act.clone()).named(FAULT).after(after)));
+        let rule = Rule::new(wanted, act.clone()).named(FAULT).after(after);
+        upstream.add(bounded(rule)).await?;
     }
     if case.fault.is_on_connect() {
-        mock.reset_connections();
+        upstream.reset_connections().await?;
     }
+    Ok(())
 }
 
 struct Trial<'a> {
@@ -185,12 +216,16 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     /// The calls under judgement: whether the fault took effect in them, and how long the longest took.
-    async fn under_the_fault(&mut self, early: bool, random: &mut StdRng) -> (bool, Duration) {
-        let mock = self.site.mock();
+    async fn under_the_fault(
+        &mut self,
+        early: bool,
+        random: &mut StdRng,
+    ) -> Result<(bool, Duration), UpstreamError> {
+        let upstream = self.site.upstream();
         let is_fault = |firing: &&Firing| firing.name == FAULT;
-        let firings = mock.firings().iter().filter(is_fault).count();
+        let firings = upstream.firings().await?.iter().filter(is_fault).count();
         if !early {
-            set_rules(mock, self.case, self.stage.aim.as_ref(), random);
+            set_rules(upstream, self.case, self.stage.aim.as_ref(), random).await?;
         }
         let firings = if early { 0 } else { firings };
         let first = self.stage.asks.first().cloned();
@@ -199,35 +234,39 @@ impl Trial<'_> {
             let client = Client::of(self.site);
             if beside && number > 0 {
                 // Once the upload is in trouble, or over.
-                let size = first.as_ref().map(|_| Match::method(method::WRITE));
+                let upload = first
+                    .as_ref()
+                    .map(|_| Match::method(method::WRITE))
+                    .unwrap_or_default();
                 tokio::select! {
-                    () = mock.fired(FAULT, 1) => {}
-                    () = mock.finished(size.unwrap_or_default(), 1) => {}
+                    fired = upstream.fired(FAULT, 1) => fired?,
+                    over = upstream.finished(&upload, 1) => over?,
                     () = tokio::time::sleep(self.oracle.times.longest_call) => {}
                 }
             }
-            client.ask(self.site, ask.clone(), PATIENCE).await
+            client.ask(self.site, ask.clone(), self.site.patience()).await
         });
-        let mut seen = join_all(asked).await;
-        let fired = mock.firings().iter().filter(is_fault).count() > firings;
+        let seen: Result<Vec<Seen>, _> = join_all(asked).await.into_iter().collect();
+        let mut seen = seen?;
+        let fired = upstream.firings().await?.iter().filter(is_fault).count() > firings;
         if self.case.call == Call::Caps {
             // What was asked for behind the first answer is told in the second.
             let client = Client::of(self.site);
             for ask in &self.stage.asks {
-                seen.push(client.ask(self.site, ask.clone(), PATIENCE).await);
+                seen.push(client.ask(self.site, ask.clone(), self.site.patience()).await?);
             }
         }
         for seen in &seen {
             self.judge(seen);
             if self.case.unseen {
-                self.unseen(seen);
+                self.unseen(seen).await?;
             }
         }
         if let (Call::Read, Some(digest)) = (self.case.call, &self.stage.aim) {
             self.findings.extend(self.oracle.one_fetch(&seen, digest));
         }
         let longest = seen.iter().map(Seen::took).max().unwrap_or_default();
-        (fired, longest)
+        Ok((fired, longest))
     }
 
     fn judge(&mut self, seen: &Seen) {
@@ -236,22 +275,24 @@ impl Trial<'_> {
     }
 
     /// A fault that is the proxy's to mend.
-    fn unseen(&mut self, seen: &Seen) {
+    async fn unseen(&mut self, seen: &Seen) -> Result<(), UpstreamError> {
         if !self.oracle.mends {
-            return;
+            return Ok(());
         }
-        let kept = succeeded(seen, self.site.mock(), &self.stage.truth);
-        self.findings.push(Finding {
-            promise: Promise::P10,
-            broken: (!kept).then(|| format!("a single {} was not hidden: {seen}", self.case.fault.name())),
+        let kept = succeeded(seen, self.site.upstream(), &self.stage.truth).await?;
+        let finding = Finding::of(Promise::P10, kept, || {
+            format!("a single {} was not hidden: {seen}", self.case.fault.name())
         });
+        self.findings
+            .extend(self.oracle.weighed(finding.beyond_the_protocol(true)));
+        Ok(())
     }
 
     /// The fault is over: the same call, and a look at all that may have been kept.
-    async fn afterwards(&mut self) -> Option<Duration> {
-        let mock = self.site.mock();
-        mock.heal();
-        let healed_at = mock.now();
+    async fn afterwards(&mut self) -> Result<Option<Duration>, UpstreamError> {
+        let upstream = self.site.upstream();
+        upstream.heal().await?;
+        let healed_at = upstream.now().await?;
         let client = Client::of(self.site);
         let mut recovery = None;
         let mut again: Vec<Ask> = Vec::new();
@@ -266,88 +307,114 @@ impl Trial<'_> {
             }
         }
         for ask in again {
-            let took = self.until_it_succeeds(&client, &ask, healed_at).await;
+            let took = self.until_it_succeeds(&client, &ask, healed_at).await?;
             recovery = recovery.or(took);
         }
         let kept: Vec<Digest> = self.stage.truth.blobs.keys().copied().collect();
-        for digest in kept.iter().filter(|digest| mock.blob("", digest).is_some()) {
-            let began = mock.now();
-            self.until_it_succeeds(&client, &Ask::read(digest), began).await;
+        for digest in kept {
+            if upstream.has_blob(&digest).await? {
+                let began = upstream.now().await?;
+                self.until_it_succeeds(&client, &Ask::read(&digest), began)
+                    .await?;
+            }
         }
-        recovery
+        Ok(recovery)
     }
 
-    async fn until_it_succeeds(&mut self, client: &Client, ask: &Ask, from: Duration) -> Option<Duration> {
-        let mock = self.site.mock();
+    async fn until_it_succeeds(
+        &mut self,
+        client: &Client,
+        ask: &Ask,
+        from: Duration,
+    ) -> Result<Option<Duration>, UpstreamError> {
+        let upstream = self.site.upstream();
         loop {
-            let seen = client.ask(self.site, ask.clone(), PATIENCE).await;
+            let seen = client.ask(self.site, ask.clone(), self.site.patience()).await?;
             self.judge(&seen);
-            let since = mock.now().saturating_sub(from);
-            if succeeded(&seen, mock, &self.stage.truth) {
-                return Some(since);
+            let since = upstream.now().await?.saturating_sub(from);
+            if succeeded(&seen, upstream, &self.stage.truth).await? {
+                return Ok(Some(since));
             }
-            if since > self.recovery_bound() || seen.answer.is_none() {
-                self.findings.push(Finding {
-                    promise: Promise::P6,
-                    broken: Some(format!("{since:?} after the end of the fault, still {seen}")),
+            if since > self.recovery_bound().await? || seen.answer.is_none() {
+                let finding = Finding::of(Promise::P6, false, || {
+                    format!("{since:?} after the end of the fault, still {seen}")
                 });
                 self.findings
-                    .retain(|finding| self.oracle.promises.contains(&finding.promise));
-                return None;
+                    .extend(self.oracle.weighed(finding.beyond_the_protocol(true)));
+                return Ok(None);
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
 
     /// A blob that was wrong twice is not tried again at once.
-    fn recovery_bound(&self) -> Duration {
+    async fn recovery_bound(&self) -> Result<Duration, UpstreamError> {
         let times = self.oracle.times;
-        if self.was_wrong_twice() {
+        Ok(if self.was_wrong_twice().await? {
             times.forgiveness
         } else {
             times.recovery
-        }
+        })
     }
 
-    fn was_wrong_twice(&self) -> bool {
+    async fn was_wrong_twice(&self) -> Result<bool, UpstreamError> {
         let wrong = ["flip_byte", "extra_bytes", "other_blob", "repeat_chunk"];
-        let firings = self.site.mock().firings();
+        let firings = self.site.upstream().firings().await?;
         let wrong = firings
             .iter()
             .filter(|firing| wrong.contains(&firing.act))
             .count();
-        wrong >= 2
+        Ok(wrong >= 2)
     }
 }
 
 /// Whether the client has what it wanted, as far as Tier 2 has it.
-fn succeeded(seen: &Seen, mock: &Mock, truth: &Truth) -> bool {
-    let has = |digest: &Digest| mock.blob("", digest).is_some();
-    let entry = |code: Code, digest: Option<&Digest>| {
-        code == Code::Ok || (code == Code::NotFound && digest.is_some_and(|digest| !has(digest)))
+async fn succeeded(seen: &Seen, upstream: &Upstream, truth: &Truth) -> Result<bool, UpstreamError> {
+    let lost = |digests: Vec<Digest>| async move {
+        let mut lost = BTreeSet::new();
+        for digest in digests {
+            if !upstream.has_blob(&digest).await? {
+                lost.insert(digest);
+            }
+        }
+        Ok::<_, UpstreamError>(lost)
     };
-    match (&seen.ask, &seen.answer) {
+    Ok(match (&seen.ask, &seen.answer) {
         (Ask::FindMissing { .. }, Some(Ok(Answer::Missing(missing)))) => {
-            missing.iter().all(|digest| !has(digest))
+            lost(missing.clone()).await?.len() == missing.iter().collect::<BTreeSet<_>>().len()
         }
-        (Ask::GetTree { root }, Some(Ok(Answer::Tree(found)))) => {
-            let all = truth.trees.get(root).map_or(0, BTreeSet::len);
-            let lost = |bytes: &bytes::Bytes| !has(&Digest::of(bytes));
-            found.len() == all || truth.trees.get(root).is_some_and(|tree| tree.iter().any(lost))
+        (Ask::GetTree { root }, Some(Ok(Answer::Tree(found)))) => match truth.trees.get(root) {
+            None => found.is_empty(),
+            Some(tree) => {
+                let all = tree.iter().map(|bytes| Digest::of(bytes)).collect();
+                // A directory that is there twice in the tree may be told twice.
+                tree.iter().all(|bytes| found.contains(bytes)) || !lost(all).await?.is_empty()
+            }
+        },
+        (_, Some(Ok(Answer::Entries(entries)))) => {
+            let failed = entries.iter().filter(|entry| entry.code != Code::Ok);
+            let absent = |entry: &&Entry| entry.digest.filter(|_| entry.code == Code::NotFound);
+            let failed: Vec<&Entry> = failed.collect();
+            let absent: Option<Vec<Digest>> = failed.iter().map(absent).collect();
+            match absent {
+                None => false,
+                Some(absent) => {
+                    let lost = lost(absent.clone()).await?;
+                    absent.iter().all(|digest| lost.contains(digest))
+                }
+            }
         }
-        (_, Some(Ok(Answer::Entries(entries)))) => entries
-            .iter()
-            .all(|found| entry(found.code, found.digest.as_ref())),
         (_, Some(Ok(_))) => true,
         (Ask::Read { digest, .. } | Ask::GetTree { root: digest }, Some(Err(status))) => {
-            entry(status.code(), Some(digest))
+            status.code() == Code::NotFound && !upstream.has_blob(digest).await?
         }
         (Ask::GetAction { key }, Some(Err(status))) => {
-            let usable = mock.action("", key).is_some() && truth.blobs.keys().all(has);
+            let outputs = truth.blobs.keys().copied().collect();
+            let usable = upstream.has_action(key).await? && lost(outputs).await?.is_empty();
             status.code() == Code::NotFound && !usable
         }
         (_, Some(Err(_)) | None) => false,
-    }
+    })
 }
 
 impl std::fmt::Display for Seen {

@@ -1,24 +1,32 @@
 //! Sets the stage for a combination: what Tier 2 holds, what Tier 1 has seen of it, what will be asked.
 
 use bytes::Bytes;
-use mock_upstream::{Digest, Mock};
+use mock_upstream::Digest;
 use prost::Message as _;
 use proto::reapi;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _};
 use std::time::Duration;
+use tonic::Code;
 
 use crate::faults::case::{Case, Crowd, State};
 use crate::faults::table::Call;
 use crate::oracle::{Times, Truth};
 use crate::scenario::output_files;
-use crate::site::{Answer, Ask, Client, NotOffered, Site, fresh_name};
+use crate::site::{Answer, Ask, Client, NotOffered, Site, SiteError, fresh_name};
+use crate::upstream::{Upstream, UpstreamError};
 
 /// Clients in a herd.
 const HERD: std::ops::RangeInclusive<usize> = 3..=8;
 
 /// Blobs in a batch.
 const BATCH: usize = 4;
+
+/// A salted blob has at least so many bytes, or chance alone would make it known.
+const SALTED_MIN: u64 = 16;
+
+/// What a site lacks that answers UNIMPLEMENTED.
+const UNOFFERED: &str = "a call that sets the stage";
 
 /// How long a call takes while the stage is set, when nothing is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +38,17 @@ pub(super) enum StageError {
     NotOffered(#[from] NotOffered),
     #[error("{0}, before anything was broken")]
     Refused(String),
+    #[error(transparent)]
+    Lost(#[from] UpstreamError),
+}
+
+impl From<SiteError> for StageError {
+    fn from(error: SiteError) -> StageError {
+        match error {
+            SiteError::NotOffered(hook) => StageError::NotOffered(hook),
+            SiteError::Upstream(error) => StageError::Lost(error),
+        }
+    }
 }
 
 /// A stage that was set.
@@ -81,7 +100,7 @@ pub(super) async fn set(
         Call::Update => setting.updates(clients).await?,
         Call::Get | Call::Hit => setting.actions(clients).await?,
         Call::Put => setting.new_actions(clients).await?,
-        Call::Caps => (setting.capabilities(clients), None),
+        Call::Caps => (setting.capabilities(clients)?, None),
     };
     let truth = setting.truth;
     Ok(Stage { truth, asks, aim })
@@ -90,8 +109,8 @@ pub(super) async fn set(
 type Asked = Result<(Vec<Ask>, Option<Digest>), StageError>;
 
 impl Setting<'_> {
-    fn mock(&self) -> &Mock {
-        self.site.mock()
+    fn upstream(&self) -> &Upstream {
+        self.site.upstream()
     }
 
     /// Bytes without a pattern; their length is as likely small as large.
@@ -100,27 +119,53 @@ impl Setting<'_> {
             .random
             .random_range(len.start.ilog2()..=(len.end - 1).ilog2());
         let most = (1u64 << (magnitude + 1)).min(u64::from(len.end));
-        let len = self
+        let mut len = self
             .random
             .random_range((1u64 << magnitude).max(u64::from(len.start))..most);
+        if self.site.salt().is_some() {
+            len = len.max(SALTED_MIN);
+        }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(1)];
         self.random.fill_bytes(&mut bytes);
+        if let Some(salt) = self.site.salt() {
+            for (byte, salt) in bytes.iter_mut().zip(salt.to_le_bytes()) {
+                *byte ^= salt;
+            }
+        }
         bytes.into()
     }
 
     /// A blob that Tier 2 holds.
-    fn stored(&mut self, len: std::ops::Range<u32>) -> Digest {
+    async fn stored(&mut self, len: std::ops::Range<u32>) -> Result<Digest, StageError> {
         let bytes = self.noise(len);
-        self.mock().put_blob("", bytes.clone());
-        self.truth.blob(&bytes)
+        self.upstream().put_blob(bytes.clone()).await?;
+        Ok(self.truth.blob(&bytes))
+    }
+
+    /// So many blobs that Tier 2 holds.
+    async fn some_stored(
+        &mut self,
+        count: usize,
+        len: std::ops::Range<u32>,
+    ) -> Result<Vec<Digest>, StageError> {
+        let mut digests = Vec::new();
+        for _ in 0..count {
+            digests.push(self.stored(len.clone()).await?);
+        }
+        Ok(digests)
+    }
+
+    async fn evict(&self, digest: &Digest) -> Result<(), StageError> {
+        Ok(self.upstream().evict(digest).await?)
     }
 
     /// Makes a call that has to succeed.
     async fn asks(&self, ask: Ask) -> Result<Answer, StageError> {
-        let seen = self.client.ask(self.site, ask, PATIENCE).await;
+        let seen = self.client.ask(self.site, ask, PATIENCE).await?;
         let refused = |what: String| StageError::Refused(format!("{:?}: {what}", seen.ask));
         match seen.answer {
             Some(Ok(answer)) => Ok(answer),
+            Some(Err(status)) if status.code() == Code::Unimplemented => Err(NotOffered(UNOFFERED).into()),
             Some(Err(status)) => Err(refused(status.to_string())),
             None => Err(refused("no answer".to_owned())),
         }
@@ -130,8 +175,9 @@ impl Setting<'_> {
     async fn warm(&self, digests: &[Digest]) -> Result<(), StageError> {
         for digest in digests {
             self.asks(Ask::read(digest)).await?;
+            self.site.kept(digest).await?;
         }
-        Ok(self.site.settled().await?)
+        Ok(())
     }
 
     /// Lets what Tier 2 said before be too old to be said again.
@@ -146,10 +192,12 @@ impl Setting<'_> {
 
     async fn reads(&mut self, clients: usize) -> Asked {
         let is_range = self.case.call == Call::Range;
-        let digest = self.stored(if is_range { 4..2_000_000 } else { 1..2_000_000 });
+        let digest = self
+            .stored(if is_range { 4..2_000_000 } else { 1..2_000_000 })
+            .await?;
         // What may be sent instead.
         let decoy = vec![0x55; usize::try_from(digest.size_bytes()).unwrap_or(1)];
-        self.mock().put_blob("", decoy);
+        self.upstream().put_blob(decoy.into()).await?;
         match self.case.state {
             State::Cold => {}
             State::Half => drop(
@@ -175,7 +223,7 @@ impl Setting<'_> {
     }
 
     async fn batches(&mut self, clients: usize) -> Asked {
-        let mut digests: Vec<_> = (0..BATCH).map(|_| self.stored(1..50_000)).collect();
+        let mut digests = self.some_stored(BATCH, 1..50_000).await?;
         let warm = match self.case.state {
             State::Cold => 0,
             State::Half => BATCH / 2,
@@ -195,7 +243,7 @@ impl Setting<'_> {
     }
 
     async fn presence(&mut self, clients: usize) -> Asked {
-        let present: Vec<_> = (0..BATCH).map(|_| self.stored(1..5_000)).collect();
+        let present = self.some_stored(BATCH, 1..5_000).await?;
         let absent: Vec<_> = (0..2).map(|_| Digest::of(&self.noise(10..100))).collect();
         let mut unsaid = present.clone();
         match self.case.state {
@@ -219,7 +267,7 @@ impl Setting<'_> {
 
     /// What Tier 1 holds of these can be uploaded again.
     async fn repairs(&mut self, clients: usize) -> Asked {
-        let digests: Vec<_> = (0..BATCH).map(|_| self.stored(1..300_000)).collect();
+        let digests = self.some_stored(BATCH, 1..300_000).await?;
         let held = match self.case.state {
             State::Cold => 0,
             State::Half => BATCH / 2,
@@ -227,7 +275,7 @@ impl Setting<'_> {
         };
         self.warm(&digests[..held]).await?;
         for digest in &digests {
-            self.mock().evict("", digest);
+            self.evict(digest).await?;
         }
         self.grow_old(self.times.lease).await?;
         let aim = self.one_of(&digests[..held]);
@@ -235,9 +283,15 @@ impl Setting<'_> {
     }
 
     async fn trees(&mut self, clients: usize) -> Asked {
-        let leaves: Vec<_> = (0..3).map(|_| self.directory(&[])).collect();
-        let middle = [self.directory(&leaves[..2]), self.directory(&leaves[1..])];
-        let root_bytes = self.directory(&middle);
+        let mut leaves = Vec::new();
+        for _ in 0..3 {
+            leaves.push(self.directory(&[]).await?);
+        }
+        let middle = [
+            self.directory(&leaves[..2]).await?,
+            self.directory(&leaves[1..]).await?,
+        ];
+        let root_bytes = self.directory(&middle).await?;
         let root = Digest::of(&root_bytes);
         let all = [leaves.as_slice(), &middle, &[root_bytes]].concat();
         let digests: Vec<_> = all.iter().map(|bytes| Digest::of(bytes)).collect();
@@ -258,7 +312,7 @@ impl Setting<'_> {
     }
 
     /// A directory that Tier 2 holds, with a file that nobody else has.
-    fn directory(&mut self, children: &[Bytes]) -> Bytes {
+    async fn directory(&mut self, children: &[Bytes]) -> Result<Bytes, StageError> {
         let file = reapi::FileNode {
             name: "file".to_owned(),
             digest: Some(Digest::of(&self.noise(10..100)).to_wire()),
@@ -274,16 +328,16 @@ impl Setting<'_> {
             ..reapi::Directory::default()
         };
         let bytes = Bytes::from(directory.encode_to_vec());
-        self.mock().put_blob("", bytes.clone());
+        self.upstream().put_blob(bytes.clone()).await?;
         self.truth.blob(&bytes);
-        bytes
+        Ok(bytes)
     }
 
     /// A blob that Tier 1 has and Tier 2 has lost.
     async fn lost(&mut self, len: std::ops::Range<u32>) -> Result<Bytes, StageError> {
-        let digest = self.stored(len);
+        let digest = self.stored(len).await?;
         self.warm(&[digest]).await?;
-        self.mock().evict("", &digest);
+        self.evict(&digest).await?;
         Ok(self.truth.blobs[&digest].clone())
     }
 
@@ -322,7 +376,7 @@ impl Setting<'_> {
 
     /// Tier 2 said so, but not just now; and in one state it is no longer true.
     async fn known_uploads(&mut self, clients: usize) -> Asked {
-        let digest = self.stored(1..2_000_000);
+        let digest = self.stored(1..2_000_000).await?;
         let blob = self.truth.blobs[&digest].clone();
         if self.case.state == State::Warm {
             self.warm(&[digest]).await?;
@@ -334,7 +388,7 @@ impl Setting<'_> {
             .await?,
         );
         if self.case.state == State::Half {
-            self.mock().evict("", &digest);
+            self.evict(&digest).await?;
         }
         self.grow_old(self.times.write_lease).await?;
         Ok(((0..clients).map(|_| Ask::write(&blob)).collect(), Some(digest)))
@@ -345,7 +399,7 @@ impl Setting<'_> {
         let digest = Digest::of(blob);
         let name = fresh_name(&digest);
         let half = digest.size_bytes() / 2;
-        self.client.hang_up_upload(self.site, &name, blob, half).await;
+        self.client.hang_up_upload(self.site, &name, blob, half).await?;
         let asked = Ask::QueryWriteStatus {
             name: name.clone(),
             digest,
@@ -410,12 +464,12 @@ impl Setting<'_> {
     }
 
     async fn actions(&mut self, clients: usize) -> Asked {
-        let outputs = [self.stored(1..5_000), self.stored(1..5_000)];
+        let outputs = [self.stored(1..5_000).await?, self.stored(1..5_000).await?];
         let key = Digest::of(&self.noise(10..100));
         let result = self.result(&outputs);
-        self.mock().put_action("", &key, result);
-        let other = self.result(&outputs);
-        self.mock().put_action("", &Digest::of(b"another action"), other);
+        self.upstream().put_action(&key, result).await?;
+        let (another, other) = (Digest::of(b"another action"), self.result(&outputs));
+        self.upstream().put_action(&another, other).await?;
         match self.case.state {
             State::Cold => {}
             State::Half => self.warm(&outputs).await?,
@@ -423,7 +477,7 @@ impl Setting<'_> {
             State::Warm => {
                 self.asks(Ask::GetAction { key }).await?;
                 let newer = self.result(&outputs);
-                self.mock().put_action("", &key, newer);
+                self.upstream().put_action(&key, newer).await?;
                 self.grow_old(self.times.action_lease).await?;
             }
         }
@@ -433,7 +487,7 @@ impl Setting<'_> {
             Some(key)
         };
         if self.case.fault.act_name() == "say_present" {
-            self.mock().evict("", &outputs[0]);
+            self.evict(&outputs[0]).await?;
             return Ok((vec![Ask::GetAction { key }; clients], Some(outputs[0])));
         }
         Ok((vec![Ask::GetAction { key }; clients], aim))
@@ -441,12 +495,12 @@ impl Setting<'_> {
 
     async fn new_actions(&mut self, clients: usize) -> Asked {
         let key = Digest::of(&self.noise(10..100));
-        let outputs = [self.stored(1..5_000), self.stored(1..5_000)];
+        let outputs = [self.stored(1..5_000).await?, self.stored(1..5_000).await?];
         match self.case.state {
             State::Cold => {}
             State::Half => {
                 for digest in outputs {
-                    self.mock().evict("", &digest);
+                    self.evict(&digest).await?;
                     let blob = self.truth.blobs[&digest].clone();
                     self.asks(Ask::write(&blob)).await?;
                 }
@@ -467,11 +521,20 @@ impl Setting<'_> {
     }
 
     /// Tier 2's are asked for when an instance is new to the proxy.
-    fn capabilities(&mut self, clients: usize) -> Vec<Ask> {
+    fn capabilities(&mut self, clients: usize) -> Result<Vec<Ask>, StageError> {
         let instance = match self.case.state {
-            State::Cold | State::Warm => String::new(),
-            State::Half => format!("team/{}", self.random.random_range(1..1000)),
+            State::Cold | State::Warm => self.client.target().instance().to_owned(),
+            State::Half if !self.site.takes_any_instance() => {
+                return Err(NotOffered("an instance name that is new to it").into());
+            }
+            State::Half => {
+                let salt = self
+                    .site
+                    .salt()
+                    .map_or(String::new(), |salt| format!("{salt:x}-"));
+                format!("team/{salt}{}", self.random.random_range(1..1000))
+            }
         };
-        vec![Ask::Capabilities { instance }; clients]
+        Ok(vec![Ask::Capabilities { instance }; clients])
     }
 }

@@ -1,6 +1,7 @@
 //! P3 and P5 of GetActionResult.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mock_upstream::Digest;
@@ -34,13 +35,16 @@ pub(super) fn action(
         Err(status) => return vec![evidence.failure(key, status)],
     };
     let current = evidence.is_current(key, result, evidence.times.action_lease);
-    let mut findings = vec![Finding::of(Promise::P3, current, || {
-        let digest = Digest::of(result);
-        format!(
-            "{:?} got {digest}, which tier 2 did not give, or gave too long ago",
-            evidence.seen.ask
-        )
-    })];
+    let mut findings = vec![
+        Finding::of(Promise::P3, current, || {
+            let digest = Digest::of(result);
+            format!(
+                "{:?} got {digest}, which tier 2 did not give, or gave too long ago",
+                evidence.seen.ask
+            )
+        })
+        .beyond_the_protocol(evidence.is_current(key, result, Duration::MAX)),
+    ];
     if completeness {
         let lacking = references(evidence.truth, result)
             .unwrap_or_default()

@@ -64,6 +64,11 @@ impl<'a> Evidence<'a> {
             })
     }
 
+    /// The same of a word of any age.
+    pub(super) fn ever_said_present(&self, digest: &Digest) -> bool {
+        self.said_present(digest, Duration::MAX)
+    }
+
     /// All that Tier 2 said of a blob, for people: what, in which call, sent and answered when.
     pub(super) fn words(&self, digest: &Digest) -> String {
         let said = |call: &Call| {
@@ -133,9 +138,11 @@ impl<'a> Evidence<'a> {
         );
         let turned_away = code == Code::FailedPrecondition && self.when_down == WhenDown::Bypass && !reads;
         let kept = code == Code::Unavailable || missing || turned_away || own() || self.was_given(code);
+        // Another code tells a client no lie.
         Finding::of(Promise::P5, kept, || {
             format!("{} was not tier 2's word: {}", name(code), what())
         })
+        .beyond_the_protocol(code != Code::NotFound)
     }
 
     /// Whether Tier 2 answered meanwhile with this code.

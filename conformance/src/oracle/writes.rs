@@ -87,6 +87,7 @@ fn acknowledged(evidence: &Evidence<'_>, digest: &Digest) -> Finding {
             evidence.seen
         )
     })
+    .beyond_the_protocol(evidence.ever_said_present(digest))
 }
 
 /// A refusal keeps P1, where an OK would have broken it or not; its code is judged as any other.

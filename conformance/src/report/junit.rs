@@ -26,7 +26,7 @@ impl Report<'_> {
                     inner,
                     "<failure message=\"{}\">{}</failure>",
                     escaped(&finding.to_string()),
-                    escaped(&line.failure(finding))
+                    escaped(&line.failure(self.id_width(), finding))
                 ),
             };
             let (class, id) = (escaped(line.section), line.id);

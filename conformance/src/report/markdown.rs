@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{PROPERTIES, Report, Word};
+use super::{PROPERTIES, PROXY, Report, Word};
 use crate::catalogue;
 
 impl Report<'_> {
@@ -13,7 +13,7 @@ impl Report<'_> {
             "## {server}\n\n| section | passed | failed | deviates | not offered |\n| --- | --- | --- | --- | --- |\n"
         );
         let sections = catalogue::sections().iter().map(|section| section.title.as_str());
-        for title in sections.chain([PROPERTIES]) {
+        for title in sections.chain([PROPERTIES, PROXY]) {
             let of_section = |matches: &dyn Fn(Word<'_>) -> bool| {
                 let mine = self.lines().filter(|line| line.section == title);
                 mine.filter(|line| matches(line.word)).count()

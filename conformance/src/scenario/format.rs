@@ -36,6 +36,9 @@ pub struct Scenario {
     pub(super) actions: Vec<Action>,
     #[serde(rename = "step")]
     pub(super) steps: Vec<Step>,
+    /// What makes its contents differ from those of another run.
+    #[serde(skip)]
+    pub(super) salt: String,
 }
 
 /// A blob that the scenario is about; `@name` stands for its digest.
@@ -301,17 +304,28 @@ impl Scenario {
     /// # Errors
     /// If the text is none.
     pub fn parse(text: &str) -> Result<Scenario, ScenarioError> {
+        Scenario::salted(text, "")
+    }
+
+    /// The same with contents that depend on `salt`: for a proxy that may remember earlier runs.
+    ///
+    /// # Errors
+    /// If the text is none.
+    pub fn salted(text: &str, salt: &str) -> Result<Scenario, ScenarioError> {
         let mut table: Table = toml::from_str(text)?;
-        let names = names(&table);
+        let names = names(&table, salt);
         for (_, value) in &mut table {
             replace(value, &names)?;
         }
-        Ok(table.try_into()?)
+        Ok(Scenario {
+            salt: salt.to_owned(),
+            ..table.try_into()?
+        })
     }
 }
 
 /// Digests by name.
-fn names(table: &Table) -> BTreeMap<String, String> {
+fn names(table: &Table, salt: &str) -> BTreeMap<String, String> {
     let list = |key: &str| {
         table
             .get(key)
@@ -329,11 +343,11 @@ fn names(table: &Table) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     for blob in list("blob") {
         let len = blob.get("bytes").and_then(Value::as_integer).unwrap_or_default();
-        let bytes = content(&name(&blob), usize::try_from(len).unwrap_or_default());
+        let bytes = content(salt, &name(&blob), usize::try_from(len).unwrap_or_default());
         names.insert(name(&blob), Digest::of(&bytes).to_string());
     }
     for action in list("action") {
-        names.insert(name(&action), action_key(&name(&action)).to_string());
+        names.insert(name(&action), action_key(salt, &name(&action)).to_string());
     }
     names
 }
@@ -357,9 +371,9 @@ fn replace(value: &mut Value, names: &BTreeMap<String, String>) -> Result<(), Sc
     Ok(())
 }
 
-/// Bytes without a pattern, the same for the same name and length.
-pub(super) fn content(name: &str, len: usize) -> Bytes {
-    let seed = name.bytes().fold(0u64, |seed, byte| {
+/// Bytes without a pattern, the same for the same salt, name and length.
+pub(super) fn content(salt: &str, name: &str, len: usize) -> Bytes {
+    let seed = salt.bytes().chain(name.bytes()).fold(0u64, |seed, byte| {
         seed.wrapping_mul(257).wrapping_add(u64::from(byte))
     });
     let mut bytes = vec![0; len];
@@ -367,8 +381,8 @@ pub(super) fn content(name: &str, len: usize) -> Bytes {
     bytes.into()
 }
 
-pub(super) fn action_key(name: &str) -> Digest {
-    Digest::of(format!("action {name}").as_bytes())
+pub(super) fn action_key(salt: &str, name: &str) -> Digest {
+    Digest::of(format!("action {salt}{name}").as_bytes())
 }
 
 /// Outputs of an action with these contents.

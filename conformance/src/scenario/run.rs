@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use mock_upstream::{Digest, Gate};
+use mock_upstream::Digest;
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::oracle::{Oracle, Truth};
 use crate::scenario::format::{Call, Check, Do, Scenario, Step, action_key, content, result_of};
-use crate::site::{Answer, Ask, Client, NotOffered, Seen, Site};
+use crate::site::{Answer, Ask, Client, NotOffered, Seen, Site, SiteError};
+use crate::upstream::{Held, UpstreamError};
 
-/// How long a call may take before it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a call that has to succeed again may take where time is real: a busy machine is not the proxy's fault.
+const AGAIN_FOR: Duration = Duration::from_secs(30);
 
 /// How often a call that has to succeed again is repeated.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
@@ -38,6 +39,22 @@ pub enum Outcome {
 enum Stop {
     NotOffered(NotOffered),
     Failed(String),
+    Lost(UpstreamError),
+}
+
+impl From<UpstreamError> for Stop {
+    fn from(error: UpstreamError) -> Stop {
+        Stop::Lost(error)
+    }
+}
+
+impl From<SiteError> for Stop {
+    fn from(error: SiteError) -> Stop {
+        match error {
+            SiteError::NotOffered(hook) => Stop::NotOffered(hook),
+            SiteError::Upstream(error) => Stop::Lost(error),
+        }
+    }
 }
 
 impl From<NotOffered> for Stop {
@@ -47,36 +64,45 @@ impl From<NotOffered> for Stop {
 }
 
 /// Carries out a scenario on a site that nobody else uses.
-pub async fn run(site: Arc<dyn Site>, oracle: &Oracle, scenario: &Scenario) -> Outcome {
+///
+/// # Errors
+/// If the mock is lost.
+pub async fn run(
+    site: Arc<dyn Site>,
+    oracle: &Oracle,
+    scenario: &Scenario,
+) -> Result<Outcome, UpstreamError> {
     let wanted = scenario.when_down;
     if site.when_down() != wanted {
-        return Outcome::NotOffered(format!(
+        return Ok(Outcome::NotOffered(format!(
             "the site does not {} while tier 2 is down",
             wanted.name()
-        ));
+        )));
     }
     let oracle = &Oracle {
         when_down: wanted,
         ..oracle.clone()
     };
-    let mut play = Play::new(site.clone(), oracle, scenario);
+    let mut play = Play::new(site.clone(), oracle, scenario).await?;
     for (number, step) in (1..).zip(&scenario.steps) {
         match play.step(step).await {
             Ok(()) => {}
-            Err(Stop::NotOffered(hook)) => return Outcome::NotOffered(hook.to_string()),
+            Err(Stop::NotOffered(hook)) => return Ok(Outcome::NotOffered(hook.to_string())),
+            Err(Stop::Lost(error)) => return Err(error),
             Err(Stop::Failed(what)) => {
                 let shown = format!("{step:?}");
                 let shown: String = shown.chars().take(200).collect();
-                return Outcome::Failed(format!("step {number}, {shown}: {what}\n{}", log(&*site)));
+                let log = log(&*site).await?;
+                return Ok(Outcome::Failed(format!("step {number}, {shown}: {what}\n{log}")));
             }
         }
     }
-    Outcome::Passed
+    Ok(Outcome::Passed)
 }
 
 /// What Tier 2 saw, for people.
-fn log(site: &dyn Site) -> String {
-    let calls = site.mock().calls();
+async fn log(site: &dyn Site) -> Result<String, UpstreamError> {
+    let calls = site.upstream().calls_since(0).await?;
     let mut text = String::from("tier 2 saw:");
     for call in calls.iter().skip(calls.count().saturating_sub(CALLS_SHOWN)) {
         let acts: Vec<_> = call.fired.iter().map(|firing| firing.act).collect();
@@ -90,8 +116,11 @@ fn log(site: &dyn Site) -> String {
             call.outcome
         );
     }
-    text
+    Ok(text)
 }
+
+/// What each client of a call saw.
+type Made = Result<Vec<Seen>, UpstreamError>;
 
 struct Play<'a> {
     site: Arc<dyn Site>,
@@ -99,19 +128,23 @@ struct Play<'a> {
     truth: Truth,
     blobs: BTreeMap<String, Bytes>,
     actions: BTreeMap<String, (Digest, Bytes)>,
-    gates: BTreeMap<String, Gate>,
-    begun: BTreeMap<String, (Call, JoinSet<Vec<Seen>>)>,
+    gates: BTreeMap<String, Held>,
+    begun: BTreeMap<String, (Call, JoinSet<Made>)>,
     mark: u64,
 }
 
 impl<'a> Play<'a> {
-    fn new(site: Arc<dyn Site>, oracle: &'a Oracle, scenario: &Scenario) -> Play<'a> {
+    async fn new(
+        site: Arc<dyn Site>,
+        oracle: &'a Oracle,
+        scenario: &Scenario,
+    ) -> Result<Play<'a>, UpstreamError> {
         let (mut truth, mut blobs, mut actions) = (Truth::default(), BTreeMap::new(), BTreeMap::new());
         for blob in &scenario.blobs {
-            let bytes = content(&blob.name, blob.bytes);
+            let bytes = content(&scenario.salt, &blob.name, blob.bytes);
             truth.blob(&bytes);
             if blob.in_tier2 {
-                site.mock().put_blob("", bytes.clone());
+                site.upstream().put_blob(bytes.clone()).await?;
             }
             blobs.insert(blob.name.clone(), bytes);
         }
@@ -121,14 +154,14 @@ impl<'a> Play<'a> {
                 .iter()
                 .filter_map(|name| blobs.get(name).map(|bytes| Digest::of(bytes)))
                 .collect();
-            let key = action_key(action.key.as_ref().unwrap_or(&action.name));
+            let key = action_key(&scenario.salt, action.key.as_ref().unwrap_or(&action.name));
             let result = result_of(&action.name, &outputs);
             if action.in_tier2 {
-                site.mock().put_action("", &key, result.clone());
+                site.upstream().put_action(&key, result.clone()).await?;
             }
             actions.insert(action.name.clone(), (key, result));
         }
-        Play {
+        Ok(Play {
             site,
             oracle,
             truth,
@@ -137,7 +170,7 @@ impl<'a> Play<'a> {
             gates: BTreeMap::new(),
             begun: BTreeMap::new(),
             mark: 0,
-        }
+        })
     }
 
     fn bytes(&self, name: &str) -> Result<Bytes, Stop> {
@@ -160,45 +193,41 @@ impl<'a> Play<'a> {
 
     async fn step(&mut self, step: &Step) -> Result<(), Stop> {
         let site = self.site.clone();
-        let mock = site.mock();
-        let failed = |error: std::io::Error| Stop::Failed(error.to_string());
+        let upstream = site.upstream();
         match step {
-            Step::Rule(rule) => {
-                mock.add((**rule).clone());
-            }
-            Step::Heal(_) => mock.heal(),
-            Step::Suspend(_) => mock.suspend().await.map_err(failed)?,
-            Step::Resume(_) => mock.resume().await.map_err(failed)?,
-            Step::ResetConnections(_) => {
-                mock.reset_connections();
-            }
+            Step::Rule(rule) => upstream.add((**rule).clone()).await?,
+            Step::Heal(_) => upstream.heal().await?,
+            Step::Suspend(_) => upstream.suspend().await?,
+            Step::Resume(_) => upstream.resume().await?,
+            Step::ResetConnections(_) => upstream.reset_connections().await?,
             Step::Evict(names) => {
                 for digest in self.digests(names)? {
-                    mock.evict("", &digest);
+                    upstream.evict(&digest).await?;
                 }
             }
             Step::Put(names) => {
                 for name in names {
-                    mock.put_blob("", self.bytes(name)?);
+                    upstream.put_blob(self.bytes(name)?).await?;
                 }
             }
             Step::PutAction(put) => {
                 let (key, _) = self.action(&put.key)?;
-                mock.put_action("", &key, self.action(&put.result)?.1);
+                upstream.put_action(&key, self.action(&put.result)?.1).await?;
             }
             Step::Plant(plant) => {
                 let digest = self.digest(&plant.blob)?;
-                mock.plant("", &digest, content("something else", plant.bytes));
+                let other = content("", "something else", plant.bytes);
+                upstream.plant(&digest, other).await?;
                 self.truth.rotten.insert(digest);
             }
             Step::Hold(hold) => {
-                let gate = mock.hold(hold.calls.clone(), hold.after());
+                let gate = upstream.hold(hold.calls.clone(), hold.after()).await?;
                 self.gates.insert(hold.name.clone(), gate);
             }
-            Step::Reached(name) => self.gate(name)?.reached().await,
-            Step::Release(name) => self.gate(name)?.release(),
+            Step::Reached(name) => self.waits(self.gate(name)?.reached()).await?,
+            Step::Release(name) => self.gate(name)?.release().await?,
             Step::Call(call) => {
-                let seen = self.make(call)?.await;
+                let seen = self.make(call)?.await?;
                 self.judge(call, &seen)?;
             }
             Step::Together(calls) => {
@@ -207,7 +236,7 @@ impl<'a> Play<'a> {
                     .map(|call| self.make(call))
                     .collect::<Result<Vec<_>, _>>()?;
                 for (call, seen) in calls.iter().zip(join_all(made).await) {
-                    self.judge(call, &seen)?;
+                    self.judge(call, &seen?)?;
                 }
             }
             Step::Begin(begin) => {
@@ -219,32 +248,42 @@ impl<'a> Play<'a> {
                 let begun = self.begun.remove(name);
                 let (call, set) = begun.ok_or_else(|| Stop::Failed(format!("{name} was not begun")))?;
                 for seen in set.join_all().await {
-                    self.judge(&call, &seen)?;
+                    self.judge(&call, &seen?)?;
                 }
             }
-            Step::Wait(wait) if wait.ended => mock.finished(wait.calls.clone(), wait.count).await,
-            Step::Wait(wait) => mock.arrived(wait.calls.clone(), wait.count).await,
+            Step::Wait(wait) if wait.ended => self.waits(upstream.finished(&wait.calls, wait.count)).await?,
+            Step::Wait(wait) => self.waits(upstream.arrived(&wait.calls, wait.count)).await?,
             Step::Warm(names) => {
                 for digest in self.digests(names)? {
-                    let seen = Client::of(&*site).ask(&*site, Ask::read(&digest), PATIENCE).await;
+                    let read = Ask::read(&digest);
+                    let seen = Client::of(&*site).ask(&*site, read, site.patience()).await?;
                     if seen.code() != Some(Code::Ok) {
                         return Err(Stop::Failed(format!("{seen}")));
                     }
+                    site.kept(&digest).await?;
                 }
-                site.settled().await?;
             }
             Step::Settle(_) => site.settled().await?,
             Step::PassMs(ms) => site.pass(Duration::from_millis(*ms)).await?,
             Step::Restart(_) => site.restart().await?,
             Step::Spoil(harm) => site.spoil(&self.digest(&harm.blob)?, harm.how).await?,
             Step::Trouble(trouble) => site.trouble(*trouble).await?,
-            Step::Mark(_) => self.mark = mock.mark(),
-            Step::Check(check) => self.check(check)?,
+            Step::Mark(_) => self.mark = upstream.mark().await?,
+            Step::Check(check) => self.check(check).await?,
         }
         Ok(())
     }
 
-    fn gate(&self, name: &str) -> Result<&Gate, Stop> {
+    /// Waits for something in Tier 2 that a proxy need not bring about.
+    async fn waits(&self, event: impl Future<Output = Result<(), UpstreamError>>) -> Result<(), Stop> {
+        let patience = self.site.patience();
+        let came = tokio::time::timeout(patience, event).await;
+        let came =
+            came.map_err(|_elapsed| Stop::Failed(format!("it did not come to that in {patience:?}")))?;
+        Ok(came?)
+    }
+
+    fn gate(&self, name: &str) -> Result<&Held, Stop> {
         let gate = self.gates.get(name);
         gate.ok_or_else(|| Stop::Failed(format!("nothing is held by the name of {name}")))
     }
@@ -275,17 +314,17 @@ impl<'a> Play<'a> {
                 Ask::UpdateAction { key, result }
             }
             Do::Capabilities => Ask::Capabilities {
-                instance: String::new(),
+                instance: self.site.target().instance().to_owned(),
             },
         })
     }
 
     /// All clients of a call at once. A peek that has its bytes is OK.
-    fn make(&self, call: &Call) -> Result<impl Future<Output = Vec<Seen>> + Send + use<>, Stop> {
+    fn make(&self, call: &Call) -> Result<impl Future<Output = Made> + Send + use<>, Stop> {
         let (site, ask, call) = (self.site.clone(), self.ask(call)?, call.clone());
         Ok(async move {
             let clients = (0..call.clients).map(|_| one(&*site, ask.again(), &call));
-            join_all(clients).await
+            join_all(clients).await.into_iter().collect()
         })
     }
 
@@ -346,18 +385,18 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    fn check(&self, check: &Check) -> Result<(), Stop> {
-        let mock = self.site.mock();
+    async fn check(&self, check: &Check) -> Result<(), Stop> {
+        let upstream = self.site.upstream();
         for (names, wanted) in [(&check.holds, true), (&check.lacks, false)] {
             for name in names {
-                if mock.blob("", &self.digest(name)?).is_some() != wanted {
+                if upstream.has_blob(&self.digest(name)?).await? != wanted {
                     return Err(Stop::Failed(format!("that tier 2 has {name} is not {wanted}")));
                 }
             }
         }
         let mut found = Vec::new();
         if let Some(wanted) = &check.calls {
-            let count = mock.calls().since(self.mark).matching(wanted).count();
+            let count = upstream.calls_since(self.mark).await?.matching(wanted).count();
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "a log has fewer calls than 52 bits count"
@@ -378,32 +417,37 @@ impl<'a> Play<'a> {
     }
 }
 
-async fn one(site: &dyn Site, ask: Ask, call: &Call) -> Seen {
-    let client = Client::of(site);
+async fn one(site: &dyn Site, ask: Ask, call: &Call) -> Result<Seen, UpstreamError> {
+    let (client, patience, upstream) = (Client::of(site), site.patience(), site.upstream());
     if call.what == Do::Peek
         && let Ask::Read { digest, .. } = &ask
     {
-        let (sent_at, before) = (site.mock().now(), site.mock().calls());
-        let read = tokio::time::timeout(PATIENCE, client.hang_up_read(digest, call.bytes)).await;
+        let before = upstream.log().await?;
+        let read = tokio::time::timeout(patience, client.hang_up_read(digest, call.bytes)).await;
         let answer = read.ok().map(|came| came.map(|_| Answer::Bytes(Bytes::new())));
-        return Seen {
+        let after = upstream.log().await?;
+        return Ok(Seen {
             ask,
             answer,
-            sent_at,
-            ended_at: site.mock().now(),
-            before,
-            after: site.mock().calls(),
-        };
+            sent_at: before.now,
+            ended_at: after.now,
+            before: before.calls,
+            after: after.calls,
+        });
     }
-    let began = site.mock().now();
+    let again_for = call.until_ok_ms.map(Duration::from_millis).map(|time| {
+        if site.has_virtual_time() {
+            time
+        } else {
+            time.max(AGAIN_FOR)
+        }
+    });
+    let began = upstream.now().await?;
     loop {
-        let seen = client.ask(site, ask.again(), PATIENCE).await;
-        let since = site.mock().now().saturating_sub(began);
-        let again = call
-            .until_ok_ms
-            .is_some_and(|ms| since < Duration::from_millis(ms));
-        if seen.code() == Some(Code::Ok) || !again {
-            return seen;
+        let seen = client.ask(site, ask.again(), patience).await?;
+        let since = upstream.now().await?.saturating_sub(began);
+        if seen.code() == Some(Code::Ok) || again_for.is_none_or(|time| since >= time) {
+            return Ok(seen);
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 use crate::site::Site;
 use crate::target::{Target, write_requests};
+use crate::upstream::UpstreamError;
 
 /// Bytes in one message of an upload.
 const MESSAGE_BYTES: usize = 64 * 1024;
@@ -31,7 +32,7 @@ pub enum Ask {
     FindMissing { digests: Vec<Digest> },
     /// GetTree, all pages.
     GetTree { root: Digest },
-    /// ByteStream.Write of a blob under a name, from a byte on.
+    /// ByteStream.Write of a blob under a name, from a byte on. The name is without the instance's.
     Write { name: String, blob: Bytes, from: u64 },
     /// BatchUpdateBlobs.
     BatchUpdate { blobs: Vec<Bytes> },
@@ -186,7 +187,7 @@ impl Client {
     /// A new one.
     pub fn of(site: &dyn Site) -> Client {
         Client {
-            target: Target::over(site.channel(), ""),
+            target: site.target(),
         }
     }
 
@@ -196,18 +197,21 @@ impl Client {
     }
 
     /// Makes a call and waits for its answer at most so long.
-    pub async fn ask(&self, site: &dyn Site, ask: Ask, patience: Duration) -> Seen {
-        let mock = site.mock();
-        let (sent_at, before) = (mock.now(), mock.calls());
+    ///
+    /// # Errors
+    /// If the mock is lost.
+    pub async fn ask(&self, site: &dyn Site, ask: Ask, patience: Duration) -> Result<Seen, UpstreamError> {
+        let before = site.upstream().log().await?;
         let answer = timeout(patience, self.answer(&ask)).await.ok();
-        Seen {
+        let after = site.upstream().log().await?;
+        Ok(Seen {
             ask,
             answer,
-            sent_at,
-            ended_at: mock.now(),
-            before,
-            after: mock.calls(),
-        }
+            sent_at: before.now,
+            ended_at: after.now,
+            before: before.calls,
+            after: after.calls,
+        })
     }
 
     /// Reads a blob until so many bytes came, and hangs up. How many came.
@@ -216,10 +220,15 @@ impl Client {
     /// The status with which the call ended before.
     pub async fn hang_up_read(&self, digest: &Digest, bytes: u64) -> Result<u64, Status> {
         let request = proto::bytestream::ReadRequest {
-            resource_name: digest.read_name(""),
+            resource_name: self.target.named(&digest.read_name("")),
             ..proto::bytestream::ReadRequest::default()
         };
-        let mut stream = self.target.byte_stream().read(request).await?.into_inner();
+        let mut stream = self
+            .target
+            .byte_stream()
+            .read(self.target.request(request))
+            .await?
+            .into_inner();
         let mut came = 0;
         while came < bytes {
             match stream.message().await? {
@@ -232,20 +241,33 @@ impl Client {
 
     /// Uploads a blob up to a byte, and hangs up when Tier 2 has had them, or cannot be expected to have them any more:
     /// a proxy may keep them to itself until it has all.
-    pub async fn hang_up_upload(&self, site: &dyn Site, name: &str, blob: &Bytes, to: u64) {
+    ///
+    /// # Errors
+    /// If the mock is lost.
+    pub async fn hang_up_upload(
+        &self,
+        site: &dyn Site,
+        name: &str,
+        blob: &Bytes,
+        to: u64,
+    ) -> Result<(), UpstreamError> {
         let end = usize::try_from(to).unwrap_or(usize::MAX).min(blob.len());
-        let mut requests = write_requests(name, &blob.slice(..end), MESSAGE_BYTES);
+        let mut requests = write_requests(&self.target.named(name), &blob.slice(..end), MESSAGE_BYTES);
         for request in &mut requests {
             request.finish_write = false;
         }
         let digest = Digest::of(blob);
-        let gate = site.mock().hold(Match::write(&digest), After::Bytes(to));
+        let gate = site
+            .upstream()
+            .hold(Match::write(&digest), After::Bytes(to))
+            .await?;
         let requests = futures::stream::iter(requests).chain(futures::stream::pending());
         let mut client = self.target.byte_stream();
         tokio::select! {
-            _answer = client.write(requests) => {}
+            _answer = client.write(self.target.request(requests)) => {}
             _reached = timeout(UPLOAD_PATIENCE, gate.reached()) => {}
         }
+        gate.release().await
     }
 
     async fn answer(&self, ask: &Ask) -> Result<Answer, Status> {
@@ -256,7 +278,7 @@ impl Client {
                 offset,
                 limit,
             } => {
-                let name = digest.read_name("");
+                let name = target.named(&digest.read_name(""));
                 let bytes = target.read(&name, wire_size(*offset), wire_size(*limit)).await?;
                 Answer::Bytes(bytes.into())
             }
@@ -271,12 +293,13 @@ impl Client {
             }
             Ask::GetTree { root } => Answer::Tree(self.tree(root).await?),
             Ask::Write { name, blob, from } => {
-                let committed = target.write_requests(upload(name, blob, *from)).await?;
+                let requests = upload(&target.named(name), blob, *from);
+                let committed = target.write_requests(requests).await?;
                 Answer::Committed(committed)
             }
             Ask::BatchUpdate { blobs } => Answer::Entries(self.batch_update(blobs).await?),
             Ask::QueryWriteStatus { name, .. } => {
-                let status = target.query(name).await?;
+                let status = target.query(&target.named(name)).await?;
                 Answer::Status {
                     committed: status.committed_size,
                     complete: status.complete,
@@ -284,26 +307,37 @@ impl Client {
             }
             Ask::GetAction { key } => {
                 let request = reapi::GetActionResultRequest {
+                    instance_name: target.instance().to_owned(),
                     action_digest: Some(key.to_wire()),
                     ..reapi::GetActionResultRequest::default()
                 };
-                let result = target.action_cache().get_action_result(request).await?;
+                let result = target
+                    .action_cache()
+                    .get_action_result(target.request(request))
+                    .await?;
                 Answer::Action(result.into_inner().0)
             }
             Ask::UpdateAction { key, result } => {
                 let request = wire::UpdateActionResultRequest {
+                    instance_name: target.instance().to_owned(),
                     action_digest: Some(key.to_wire()),
                     action_result: Some(result.clone()),
                     ..wire::UpdateActionResultRequest::default()
                 };
-                let result = target.action_cache().update_action_result(request).await?;
+                let result = target
+                    .action_cache()
+                    .update_action_result(target.request(request))
+                    .await?;
                 Answer::Action(result.into_inner().0)
             }
             Ask::Capabilities { instance } => {
                 let request = reapi::GetCapabilitiesRequest {
                     instance_name: instance.clone(),
                 };
-                let answer = target.capabilities().get_capabilities(request).await?;
+                let answer = target
+                    .capabilities()
+                    .get_capabilities(target.request(request))
+                    .await?;
                 Answer::Capabilities(Box::new(answer.into_inner()))
             }
         })
@@ -311,10 +345,16 @@ impl Client {
 
     async fn batch_read(&self, digests: &[Digest]) -> Result<Vec<Entry>, Status> {
         let request = reapi::BatchReadBlobsRequest {
+            instance_name: self.target.instance().to_owned(),
             digests: digests.iter().map(Digest::to_wire).collect(),
             ..reapi::BatchReadBlobsRequest::default()
         };
-        let answer = self.target.cas().batch_read_blobs(request).await?.into_inner();
+        let answer = self
+            .target
+            .cas()
+            .batch_read_blobs(self.target.request(request))
+            .await?
+            .into_inner();
         let entry = |response: batch_read_blobs_response::Response| Entry {
             digest: Digest::from_wire(response.digest.as_ref()).ok(),
             code: code_of(response.status),
@@ -330,10 +370,16 @@ impl Client {
             ..batch_update_blobs_request::Request::default()
         };
         let request = reapi::BatchUpdateBlobsRequest {
+            instance_name: self.target.instance().to_owned(),
             requests: blobs.iter().map(entry).collect(),
             ..reapi::BatchUpdateBlobsRequest::default()
         };
-        let answer = self.target.cas().batch_update_blobs(request).await?.into_inner();
+        let answer = self
+            .target
+            .cas()
+            .batch_update_blobs(self.target.request(request))
+            .await?
+            .into_inner();
         let entries = answer.responses.into_iter().map(|response| Entry {
             digest: Digest::from_wire(response.digest.as_ref()).ok(),
             code: code_of(response.status),
@@ -344,10 +390,16 @@ impl Client {
 
     async fn tree(&self, root: &Digest) -> Result<Vec<Bytes>, Status> {
         let request = reapi::GetTreeRequest {
+            instance_name: self.target.instance().to_owned(),
             root_digest: Some(root.to_wire()),
             ..reapi::GetTreeRequest::default()
         };
-        let mut pages = self.target.cas().get_tree(request).await?.into_inner();
+        let mut pages = self
+            .target
+            .cas()
+            .get_tree(self.target.request(request))
+            .await?
+            .into_inner();
         let mut directories = Vec::new();
         while let Some(page) = pages.message().await? {
             directories.extend(page.directories);

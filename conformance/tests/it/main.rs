@@ -11,7 +11,7 @@ use std::sync::Arc;
 use conformance::deviations::Deviations;
 use conformance::report::Report;
 use conformance::{Check, Outcome, Target, checks};
-use mock_upstream::{Builder, Match, Mock, method};
+use mock_upstream::{Builder, Function, Match, Mock, method};
 use tonic::Code;
 
 /// A server that does as it should.
@@ -25,7 +25,7 @@ fn builder() -> Builder {
         settings.max_blob_bytes = 16 * 1024 * 1024;
         settings.zstd = true;
         settings.split = true;
-        settings.blake3 = true;
+        settings.functions = vec![Function::Blake3];
         settings.deadlines = true;
         settings.fetch = true;
         settings.push = true;
@@ -57,6 +57,8 @@ const NOT_OFFERED: &[&str] = &[
     "ASSET-FETCH-07",
     "CAP-26",
     "CDC-01",
+    "DIG-21",
+    "DIG-22",
     "RN-18",
 ];
 
@@ -102,11 +104,26 @@ async fn either_service_of_assets_is_a_complete_server_and_so_is_none() {
 
 #[tokio::test]
 async fn a_server_of_one_function_is_asked_by_no_other() {
-    let mock = builder().settings(|settings| settings.blake3 = false).start();
+    let mock = builder().settings(|settings| settings.functions.clear()).start();
     let results = judge(&mock, "").await;
     assert_eq!(failed(&results), Vec::<&str>::new());
     let (passed, not_offered) = told_apart(&results, "DIG-1");
     assert!(!passed.contains(&"DIG-12") && not_offered == 2, "{passed:?}");
+}
+
+#[tokio::test]
+async fn a_server_of_every_function_passes() {
+    let all = [Function::Blake3, Function::Sha256Tree, Function::GitSha1];
+    let mock = builder()
+        .settings(|settings| settings.functions = all.to_vec())
+        .start();
+    let results = judge(&mock, "").await;
+    assert_eq!(failed(&results), Vec::<&str>::new());
+    let (passed, _) = told_apart(&results, "DIG-2");
+    assert!(
+        ["DIG-21", "DIG-22"].iter().all(|id| passed.contains(id)),
+        "{passed:?}"
+    );
 }
 
 fn sorted(mut ids: Vec<&str>) -> Vec<&str> {

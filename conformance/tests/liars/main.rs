@@ -6,6 +6,7 @@
     reason = "clippy sees a test in the #[test] function, but not in the helpers beside it"
 )]
 
+mod profile;
 mod proxy;
 
 use std::collections::BTreeSet;
@@ -39,7 +40,11 @@ fn oracle() -> Oracle {
 async fn judged(lie: Option<Lie>, cases: Vec<Case>) -> (usize, Vec<String>) {
     let (mut counted, mut broken) = (0, Vec::new());
     for case in cases {
-        match faults::run(&Proxies(lie), &oracle(), &case).await.outcome {
+        match faults::run(&Proxies(lie), &oracle(), &case)
+            .await
+            .unwrap()
+            .outcome
+        {
             Outcome::Held(_) => counted += 1,
             Outcome::NotCounted(_) => {}
             Outcome::Broken(what) => {
@@ -118,11 +123,11 @@ async fn a_proxy_that_answers_with_an_old_action_result_is_found_out() {
 async fn a_proxy_at_an_address_is_judged_by_what_needs_no_hook() {
     let played = |name: &'static str| async move {
         let mock = Mock::builder().start();
-        let (address, _serving) = proxy::listening(&mock).await;
+        let (address, _serving) = proxy::listening(mock.channel(), None).await;
         let site = Arc::new(Attached::at(&address, mock).unwrap());
         let scenarios = scenario::shipped().unwrap();
         let wanted = scenarios.iter().find(|scenario| scenario.name == name).unwrap();
-        scenario::run(site, &oracle(), wanted).await
+        scenario::run(site, &oracle(), wanted).await.unwrap()
     };
     let tells = played("06-a-not-found-ends-the-lease").await;
     assert_eq!(tells, scenario::Outcome::Passed);

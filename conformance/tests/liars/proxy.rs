@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use conformance::Target;
 use conformance::faults::Ground;
 use conformance::site::{NotOffered, Site, WhenDown, fresh_name, upload};
+use conformance::{Target, Upstream};
 use futures::future::{BoxFuture, Shared};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
-use mock_upstream::{Digest, Mock};
+use mock_upstream::Digest;
 use proto::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use proto::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
@@ -66,17 +66,17 @@ pub(crate) struct Proxies(pub(crate) Option<Lie>);
 
 #[async_trait]
 impl Ground for Proxies {
-    async fn start(&self, mock: Mock, _when_down: WhenDown) -> Box<dyn Site> {
-        let proxy = Proxy::over(&mock, self.0);
-        Box::new(ProxySite { proxy, mock })
+    async fn start(&self, upstream: Upstream, _when_down: WhenDown) -> Box<dyn Site> {
+        let proxy = Proxy::over(upstream.mock().unwrap().channel(), self.0);
+        Box::new(ProxySite { proxy, upstream })
     }
 }
 
-/// Serves an honest one at an address of its own, for as long as what is returned lives.
-pub(crate) async fn listening(mock: &Mock) -> (String, JoinSet<()>) {
+/// Serves one at an address of its own, for as long as what is returned lives.
+pub(crate) async fn listening(tier2: Channel, lie: Option<Lie>) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("grpc://{}", listener.local_addr().unwrap());
-    let serve = Proxy::over(mock, None)
+    let serve = Proxy::over(tier2, lie)
         .router()
         .serve_with_incoming(TcpIncoming::from(listener));
     let mut serving = JoinSet::new();
@@ -86,7 +86,7 @@ pub(crate) async fn listening(mock: &Mock) -> (String, JoinSet<()>) {
 
 struct ProxySite {
     proxy: Proxy,
-    mock: Mock,
+    upstream: Upstream,
 }
 
 #[async_trait]
@@ -110,8 +110,8 @@ impl Site for ProxySite {
         }))
     }
 
-    fn mock(&self) -> &Mock {
-        &self.mock
+    fn upstream(&self) -> &Upstream {
+        &self.upstream
     }
 
     fn has_virtual_time(&self) -> bool {
@@ -175,10 +175,10 @@ fn parse(name: &str) -> Result<Digest, Status> {
 }
 
 impl Proxy {
-    fn over(mock: &Mock, lie: Option<Lie>) -> Proxy {
+    fn over(tier2: Channel, lie: Option<Lie>) -> Proxy {
         Proxy(Arc::new(Inner {
             lie,
-            tier2: Target::over(mock.channel(), ""),
+            tier2: Target::over(tier2, ""),
             flights: Mutex::default(),
             begun: Mutex::default(),
             actions: Mutex::default(),

@@ -7,12 +7,12 @@ use axum::routing::{delete, get, post};
 use serde_json::{Value, json as object};
 
 use crate::control::query::Query;
-use crate::control::{Refusal, absent, bad, json};
+use crate::control::{Port, Refusal, absent, bad, json};
 use crate::mock::Mock;
 use crate::preset::Preset;
 use crate::rule::{Rule, Rules};
 
-pub(super) fn routes() -> Router<Mock> {
+pub(super) fn routes() -> Router<Port> {
     Router::new()
         .route("/rules", get(list).post(add).delete(clear))
         .route("/rules/{id}", delete(remove))

@@ -8,10 +8,10 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json as object;
 
-use crate::control::{Refusal, bad, json};
+use crate::control::{Port, Refusal, bad, json};
 use crate::mock::{Mock, Settings};
 
-pub(super) fn routes() -> Router<Mock> {
+pub(super) fn routes() -> Router<Port> {
     Router::new()
         .route("/", get(state))
         .route("/settings", get(settings).patch(change))
@@ -87,9 +87,10 @@ async fn change(State(mock): State<Mock>, text: String) -> Result<Response, Refu
     settings(State(mock)).await
 }
 
-async fn reset(State(mock): State<Mock>) -> Result<Response, Refusal> {
-    mock.reset();
-    resume(State(mock)).await
+async fn reset(State(port): State<Port>) -> Result<Response, Refusal> {
+    port.open_gates();
+    port.mock.reset();
+    resume(State(port.mock)).await
 }
 
 async fn suspend(State(mock): State<Mock>) -> Result<Response, Refusal> {

@@ -9,11 +9,11 @@ use axum::routing::get;
 use serde_json::{Value, json as object};
 
 use crate::control::query::{Query, digest_of};
-use crate::control::{Refusal, absent, json};
+use crate::control::{Port, Refusal, absent, json};
 use crate::digest::Digest;
 use crate::mock::Mock;
 
-pub(super) fn routes() -> Router<Mock> {
+pub(super) fn routes() -> Router<Port> {
     Router::new()
         .route("/blobs", get(blobs).put(put_blob))
         .route("/blobs/{hash}/{size}", get(blob).put(plant).delete(evict))

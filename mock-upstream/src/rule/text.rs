@@ -117,10 +117,9 @@ impl From<Match> for MatchText {
 
 pub(crate) fn parse_digest(text: &str) -> Result<Digest, RuleError> {
     let malformed = || RuleError::Digest(text.chars().take(200).collect());
-    let (function, rest) = match text.strip_prefix("blake3/") {
-        Some(rest) => (Function::Blake3, rest),
-        None => (Function::Sha256, text),
-    };
+    let said = text.split_once('/');
+    let said = said.and_then(|(first, rest)| Some((Function::named(first)?, rest)));
+    let (function, rest) = said.unwrap_or((Function::Sha256, text));
     let (hash, size) = rest.split_once('/').ok_or_else(malformed)?;
     let size = size.parse().map_err(|_no_number| malformed())?;
     function.parse(hash, size).map_err(|_no_digest| malformed())
@@ -128,9 +127,28 @@ pub(crate) fn parse_digest(text: &str) -> Result<Digest, RuleError> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Place {
+pub(crate) enum Place {
     Start,
     End,
+}
+
+/// The place that `at` and `after_bytes` name together.
+pub(crate) fn after(at: Option<Place>, after_bytes: Option<u64>) -> Result<After, RuleError> {
+    match (at, after_bytes) {
+        (None | Some(Place::Start), None) => Ok(After::Start),
+        (Some(Place::End), None) => Ok(After::End),
+        (None, Some(bytes)) => Ok(After::Bytes(bytes)),
+        (Some(_), Some(_)) => Err(RuleError::Place),
+    }
+}
+
+/// The same the other way round.
+pub(crate) fn place(after: After) -> (Option<Place>, Option<u64>) {
+    match after {
+        After::Start => (None, None),
+        After::Bytes(bytes) => (None, Some(bytes)),
+        After::End => (Some(Place::End), None),
+    }
 }
 
 /// The fields of [`MatchText`] again, because serde cannot both flatten and refuse unknown fields.
@@ -170,12 +188,7 @@ impl TryFrom<RuleText> for Rule {
     type Error = RuleError;
 
     fn try_from(text: RuleText) -> Result<Rule, RuleError> {
-        let after = match (text.at, text.after_bytes) {
-            (None | Some(Place::Start), None) => After::Start,
-            (Some(Place::End), None) => After::End,
-            (None, Some(bytes)) => After::Bytes(bytes),
-            (Some(_), Some(_)) => return Err(RuleError::Place),
-        };
+        let after = after(text.at, text.after_bytes)?;
         let chance = match (text.chance, text.seed) {
             (None, None) => None,
             (None, Some(_)) => return Err(RuleError::Seed),
@@ -219,11 +232,7 @@ impl TryFrom<RuleText> for Rule {
 impl From<Rule> for RuleText {
     fn from(rule: Rule) -> RuleText {
         let wanted = MatchText::from(rule.wanted);
-        let (at, after_bytes) = match rule.after {
-            After::Start => (None, None),
-            After::Bytes(bytes) => (None, Some(bytes)),
-            After::End => (Some(Place::End), None),
-        };
+        let (at, after_bytes) = place(rule.after);
         RuleText {
             name: Some(rule.name),
             on: wanted.on,

@@ -68,11 +68,10 @@ fn change(capabilities: &mut ServerCapabilities, lie: Announce) {
 }
 
 fn functions(settings: &Settings) -> Vec<i32> {
-    let offered = [
-        Some(Function::Sha256),
-        settings.blake3.then_some(Function::Blake3),
-    ];
-    offered.into_iter().flatten().map(Function::number).collect()
+    let offered = [Function::Sha256]
+        .into_iter()
+        .chain(settings.functions.iter().copied());
+    offered.map(Function::number).collect()
 }
 
 fn compressors(settings: &Settings) -> Vec<i32> {

@@ -58,7 +58,7 @@ fn is_stored(contents: &Contents, instance: &str, digest: &WireDigest) -> bool {
 
 /// Stores what an entry brought under the digest that it claimed.
 fn store_all(asked: &reapi::BatchUpdateBlobsRequest, contents: &mut Contents) {
-    let function = Function::asked(asked.digest_function, true).unwrap_or_default();
+    let function = Function::asked(asked.digest_function, &[Function::Blake3]).unwrap_or_default();
     for entry in &asked.requests {
         if let Ok(digest) = function.from_wire(entry.digest.as_ref()) {
             contents.put(&asked.instance_name, digest, entry.data.clone());

@@ -11,6 +11,12 @@ fn is_blake3(said: i32) -> bool {
     said == Function::Blake3.number()
 }
 
+fn announce(all: &mut reapi::ServerCapabilities, function: i32) {
+    if let Some(cache) = &mut all.cache_capabilities {
+        cache.digest_functions.push(function);
+    }
+}
+
 /// Whether there is a BLAKE3 blob of this hash.
 fn has_blake3(contents: &Contents, instance: &str, digest: &reapi::Digest) -> bool {
     let digest = Function::Blake3.from_wire(Some(digest));
@@ -86,5 +92,31 @@ pub(super) const VIOLATIONS: &[Violation] = &[
                 }
             }
         })],
+    ),
+    violation(
+        "DIG-21",
+        "SHA256TREE is announced, and is plain SHA256",
+        &[
+            Bend::Capabilities(|all, _| announce(all, 8)),
+            Bend::UpdateIn(|request, _| {
+                if request.digest_function == 8 {
+                    request.digest_function = 0;
+                }
+                Ok(())
+            }),
+        ],
+    ),
+    violation(
+        "DIG-22",
+        "GITSHA1 is announced, and its hashes are too short",
+        &[
+            Bend::Capabilities(|all, _| announce(all, 10)),
+            Bend::UpdateIn(|request, _| {
+                if request.digest_function == 10 {
+                    request.digest_function = 0;
+                }
+                Ok(())
+            }),
+        ],
     ),
 ];

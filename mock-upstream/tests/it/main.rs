@@ -20,5 +20,6 @@ mod life;
 mod log;
 mod process;
 mod readme;
+mod remote;
 mod tree;
 mod wrong_bytes;

@@ -15,6 +15,7 @@ use super::closure::References;
 use super::complete::Closures;
 use super::order::uploads_first;
 use super::read::Reads;
+use super::write_batch::apart;
 use super::writes::Writes;
 use crate::call::{ActionKey, Call};
 use crate::digest::ActionDigest;
@@ -292,7 +293,8 @@ impl Drop for Asking {
 fn copy_of(key: &ActionDigest, result: RawActionResult, dated: Instant) -> ActionCopy {
     ActionCopy {
         references: References::of(key.0.function(), &result),
-        result,
+        // What it came in is some KiB, and copies are counted by their own length.
+        result: RawActionResult(apart(result.0)),
         dated,
     }
 }

@@ -1,7 +1,7 @@
 //! The cross product, on all cores: each combination in a runtime of its own, whose time is paused.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -136,6 +136,7 @@ fn judge(case: &Case) -> Verdict {
     let run = || {
         let (runtime, began) = (paused(), Instant::now());
         let verdict = runtime.block_on(faults::run(&Nodes::default(), &Oracle::default(), case));
+        let verdict = verdict.unwrap();
         runtime.shutdown_background();
         assert!(
             began.elapsed() < PATIENCE,
@@ -146,6 +147,7 @@ fn judge(case: &Case) -> Verdict {
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Verdict {
         outcome: Outcome::Broken(vec![format!("panicked: {}", message(&*panic))]),
+        looked: BTreeMap::new(),
         recovery: None,
         wrong_twice: false,
         longest: Duration::ZERO,

@@ -135,7 +135,9 @@ fn plays(scenario: &scenario::Scenario) -> bool {
         }
         .node(Mock::builder().start())
         .await;
-        scenario::run(Arc::new(node), &Oracle::default(), scenario).await
+        scenario::run(Arc::new(node), &Oracle::default(), scenario)
+            .await
+            .unwrap()
     });
     match outcome {
         Outcome::Passed => {

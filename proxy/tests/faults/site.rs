@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use conformance::Upstream;
 use conformance::faults::Ground;
 use conformance::site::{DiskTrouble, NotOffered, Site, Spoil, WhenDown};
 use gorego::assemble::{self, Node};
@@ -35,7 +36,7 @@ impl Nodes {
         let node = self.on(dir.path(), &disk, &mock).await;
         NodeSite {
             nodes: *self,
-            mock,
+            upstream: mock.into(),
             dir,
             disk,
             node: Mutex::new(Some(node)),
@@ -62,7 +63,8 @@ impl Nodes {
 
 #[async_trait]
 impl Ground for Nodes {
-    async fn start(&self, mock: Mock, when_down: WhenDown) -> Box<dyn Site> {
+    async fn start(&self, upstream: Upstream, when_down: WhenDown) -> Box<dyn Site> {
+        let mock = upstream.mock().unwrap().clone();
         Box::new(Nodes { when_down }.node(mock).await)
     }
 }
@@ -70,7 +72,7 @@ impl Ground for Nodes {
 /// A node with what stands around it.
 pub(crate) struct NodeSite {
     nodes: Nodes,
-    mock: Mock,
+    upstream: Upstream,
     dir: TempDir,
     disk: FailingDisk,
     /// `None` between two.
@@ -97,8 +99,12 @@ impl Site for NodeSite {
         channel_to(self.with(|node| node.server.clone()))
     }
 
-    fn mock(&self) -> &Mock {
-        &self.mock
+    fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    fn takes_any_instance(&self) -> bool {
+        true
     }
 
     fn when_down(&self) -> WhenDown {
@@ -126,7 +132,10 @@ impl Site for NodeSite {
             server.drain(GRACE).await.cut
         };
         life::run(node.running, edge, &mut received, GRACE).await;
-        let node = self.nodes.on(self.dir.path(), &self.disk, &self.mock).await;
+        let node = self
+            .nodes
+            .on(self.dir.path(), &self.disk, self.upstream.mock().unwrap())
+            .await;
         *self.node.lock() = Some(node);
         Ok(())
     }

@@ -5,6 +5,7 @@ mod crash;
 mod crowd;
 mod floods;
 mod garbage;
+mod proxy_profile;
 mod recovery;
 mod start;
 mod stop;

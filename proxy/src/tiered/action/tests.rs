@@ -138,6 +138,30 @@ async fn a_copy_that_is_of_no_use_is_no_answer_while_tier_2_has_a_newer_result()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_does_not_hold_the_message_that_it_came_in() {
+    // P8
+    let harness = Harness::new().await;
+    let actions = actions(&harness);
+    let file = harness.plant("file");
+    let stored = result(&file, &harness.plant(tree_of(&file))).0;
+    let message = Bytes::from([stored.to_vec(), vec![0; 8192]].concat());
+    let stored = RawActionResult(message.slice(..stored.len()));
+    let (written, asked) = (key(), ActionDigest(file));
+    actions
+        .put(&harness.call, &written, stored.clone())
+        .await
+        .unwrap();
+    let put = harness.tier2.put_action(&harness.call, &asked, stored.clone());
+    put.await.unwrap();
+    for key in [written, asked] {
+        assert_eq!(actions.get(&harness.call, &key).await.unwrap(), stored);
+        let action = harness.call.action(&key);
+        let copy = actions.0.table.lock().current(&action, Instant::now()).unwrap();
+        assert!(!message.as_ptr_range().contains(&copy.result.0.as_ptr()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn questions_are_bounded_in_number_and_in_time() {
     // P8, P10
     let harness = Harness::new().await;

@@ -1,6 +1,7 @@
 //! Nodes over one Tier 2 that evicts, goes away and is written to by others: whatever happens in whatever order, no answer is
 //! other than what the promises allow.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -662,8 +663,14 @@ fn no_answer_of_any_node_is_other_than_the_promises_allow() {
         1 => Just(Mode::Bypass),
     ];
     let cases = (1..4_usize, mode, prop::collection::vec(op(), 1..60));
-    let run =
-        TestRunner::new_with_rng(config, rng).run(&cases, |(nodes, mode, ops)| check(nodes, mode, &ops));
+    let done = Cell::new(0_u32);
+    let run = TestRunner::new_with_rng(config, rng).run(&cases, |(nodes, mode, ops)| {
+        done.set(done.get() + 1);
+        if done.get().is_multiple_of(1000) {
+            println!("{} cases", done.get());
+        }
+        check(nodes, mode, &ops)
+    });
     if let Err(failure) = run {
         panic!("{failure}");
     }
