@@ -5,7 +5,7 @@ use mock_upstream::{Digest, method};
 use tonic::Code;
 
 use crate::client::Client;
-use crate::harness::{Harness, MIB, idle, noise};
+use crate::harness::{Harness, MIB, Site, idle, noise};
 
 async fn answers(client: &Client, digests: &[Digest]) -> Vec<Result<Bytes, Code>> {
     let answers = client.batch_read(digests).await.unwrap();
@@ -58,17 +58,22 @@ async fn a_batch_of_hits_and_misses_is_one_question_for_the_misses() {
     assert_eq!(upstream[0].digests, [absent]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_batch_is_cut_to_what_tier_2_takes() {
-    // PXY-15
+/// A node that knows the limit of its Tier 2: the first question makes it ask.
+async fn over_batches_of_100_kb() -> Site {
     let site = Harness::new()
         .mock(|settings| settings.max_batch_bytes = 100_000)
         .start()
         .await;
-    let client = site.client();
-    // The first question makes the node ask for Tier 2's limits.
-    client.capabilities().await.unwrap();
+    site.client().capabilities().await.unwrap();
     idle().await;
+    site
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_cut_to_what_tier_2_takes() {
+    // PXY-15
+    let site = over_batches_of_100_kb().await;
+    let client = site.client();
     let blobs: Vec<Bytes> = (0..10).map(|seed| noise(30_000, seed)).collect();
     assert_eq!(client.batch_write(&blobs).await.unwrap(), [Code::Ok; 10]);
     let digests: Vec<Digest> = blobs.iter().map(|blob| Digest::of(blob)).collect();
@@ -81,13 +86,8 @@ async fn a_batch_is_cut_to_what_tier_2_takes() {
 #[tokio::test(start_paused = true)]
 async fn what_is_too_large_for_a_batch_of_tier_2_is_read_as_a_stream_and_resumed_where_that_breaks() {
     // PXY-15, P4
-    let site = Harness::new()
-        .mock(|settings| settings.max_batch_bytes = 100_000)
-        .start()
-        .await;
+    let site = over_batches_of_100_kb().await;
     let client = site.client();
-    client.capabilities().await.unwrap();
-    idle().await;
     let (large, small) = (noise(500_000, 1), noise(1000, 2));
     let digests = [&large, &small].map(|blob| site.mock.put_blob("", blob.clone()));
     let gate = site.mock.hold(
