@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -96,12 +96,23 @@ impl Service {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Sends SIGSTOP: its connections stay, and it says nothing until [`Service::resume`].
+    /// Sends SIGSTOP, and returns when all of its threads stand still, which takes a moment: its connections stay, and it
+    /// says nothing until [`Service::resume`].
     ///
     /// # Errors
-    /// If it has ended.
-    pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+    /// If it has ended, or does not stand still.
+    pub async fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let stopped = async {
+            let mut looks = interval(LOOK_EVERY);
+            let wanted = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+            while waitid(WaitId::Pid(self.pid()?), wanted)?.is_none() {
+                looks.tick().await;
+            }
+            Ok(())
+        };
+        let stopped = timeout(STOP_MAX, stopped).await;
+        stopped.with_context(|| format!("{} ignored SIGSTOP for {STOP_MAX:?}", self.name))?
     }
 
     /// Sends SIGCONT.
@@ -123,9 +134,12 @@ impl Service {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    fn pid(&self) -> Result<Pid> {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        let pid = pid.ok_or_else(|| anyhow!("{} has ended already", self.name))?;
-        Ok(kill_process(pid, signal)?)
+        pid.ok_or_else(|| anyhow!("{} has ended already", self.name))
     }
 
     /// Sends SIGTERM and returns how it ended.
@@ -267,11 +281,9 @@ mod tests {
             let stat = fs_err::read_to_string(&stat).unwrap_or_default();
             stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
         };
-        service.pause().unwrap();
+        service.pause().await.unwrap();
+        assert_eq!(state(), Some('T'));
         let mut looks = interval(LOOK_EVERY);
-        while state() != Some('T') {
-            looks.tick().await;
-        }
         service.resume().unwrap();
         while state() == Some('T') {
             looks.tick().await;

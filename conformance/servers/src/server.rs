@@ -175,7 +175,7 @@ impl Server {
     /// If it does not run.
     pub async fn pause(&mut self) -> Result<()> {
         match &mut self.body {
-            Body::Process { service, .. } => running(self.make, service.as_ref())?.pause(),
+            Body::Process { service, .. } => running(self.make, service.as_ref())?.pause().await,
             #[cfg(feature = "containers")]
             Body::Container { container, .. } => container.pause().await,
         }
