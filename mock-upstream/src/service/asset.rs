@@ -37,20 +37,14 @@ impl Fetch for Service {
                 oldest: request.oldest_content_accepted,
                 function: request.digest_function,
             };
-            Ok(match self.fetch(&call, Kind::Blob, &asked).await? {
-                Ok(mapping) => FetchBlobResponse {
-                    status: Some(rpc::Status::default()),
-                    uri: mapping.uri,
-                    qualifiers: listed(mapping.qualifiers),
-                    expires_at: mapping.expires_at.and_then(timestamp),
-                    blob_digest: Some(mapping.digest.to_wire()),
-                    digest_function: mapping.digest.function().number(),
-                },
-                Err(status) => FetchBlobResponse {
-                    status: Some(status),
-                    uri: request.uris.into_iter().next().unwrap_or_default(),
-                    ..Default::default()
-                },
+            let fetched = self.fetch(&call, Kind::Blob, &asked).await?;
+            Ok(FetchBlobResponse {
+                status: Some(fetched.status),
+                uri: fetched.uri,
+                qualifiers: fetched.qualifiers,
+                expires_at: fetched.expires_at,
+                blob_digest: fetched.digest,
+                digest_function: fetched.digest_function,
             })
         };
         self.shared
@@ -70,20 +64,14 @@ impl Fetch for Service {
                 oldest: request.oldest_content_accepted,
                 function: request.digest_function,
             };
-            Ok(match self.fetch(&call, Kind::Directory, &asked).await? {
-                Ok(mapping) => FetchDirectoryResponse {
-                    status: Some(rpc::Status::default()),
-                    uri: mapping.uri,
-                    qualifiers: listed(mapping.qualifiers),
-                    expires_at: mapping.expires_at.and_then(timestamp),
-                    root_directory_digest: Some(mapping.digest.to_wire()),
-                    digest_function: mapping.digest.function().number(),
-                },
-                Err(status) => FetchDirectoryResponse {
-                    status: Some(status),
-                    uri: request.uris.into_iter().next().unwrap_or_default(),
-                    ..Default::default()
-                },
+            let fetched = self.fetch(&call, Kind::Directory, &asked).await?;
+            Ok(FetchDirectoryResponse {
+                status: Some(fetched.status),
+                uri: fetched.uri,
+                qualifiers: fetched.qualifiers,
+                expires_at: fetched.expires_at,
+                root_directory_digest: fetched.digest,
+                digest_function: fetched.digest_function,
             })
         };
         self.shared
@@ -146,6 +134,17 @@ struct Asked<'a> {
     function: i32,
 }
 
+/// What both fetches answer.
+#[derive(Default)]
+struct Fetched {
+    status: rpc::Status,
+    uri: String,
+    qualifiers: Vec<Qualifier>,
+    expires_at: Option<Timestamp>,
+    digest: Option<proto::reapi::Digest>,
+    digest_function: i32,
+}
+
 /// What the two pushes have in common.
 struct Pushed<'a> {
     instance: &'a str,
@@ -158,12 +157,7 @@ struct Pushed<'a> {
 
 impl Service {
     /// What was pushed, or in an answer that is OK the status of what cannot be had.
-    async fn fetch(
-        &self,
-        call: &CallHandle,
-        kind: Kind,
-        asked: &Asked<'_>,
-    ) -> Result<Result<Mapping, rpc::Status>, Status> {
+    async fn fetch(&self, call: &CallHandle, kind: Kind, asked: &Asked<'_>) -> Result<Fetched, Status> {
         call.identify(asked.instance, Vec::new()).start().await?;
         let (fetch, push) = {
             let settings = self.shared.settings.lock();
@@ -190,12 +184,25 @@ impl Service {
         };
         let contents = self.shared.contents.lock();
         let usable = |digest: &Digest| digest.function() == function && contents.has(asked.instance, digest);
-        let found = contents.assets.fetch(&wanted, now(), usable).cloned();
-        Ok(found.ok_or_else(|| rpc::Status {
-            code: Code::NotFound as i32,
-            message: "nobody pushed it".to_owned(),
-            ..Default::default()
-        }))
+        Ok(match contents.assets.fetch(&wanted, now(), usable).cloned() {
+            Some(mapping) => Fetched {
+                status: rpc::Status::default(),
+                uri: mapping.uri,
+                qualifiers: listed(mapping.qualifiers),
+                expires_at: mapping.expires_at.and_then(timestamp),
+                digest: Some(mapping.digest.to_wire()),
+                digest_function: mapping.digest.function().number(),
+            },
+            None => Fetched {
+                status: rpc::Status {
+                    code: Code::NotFound as i32,
+                    message: "nobody pushed it".to_owned(),
+                    ..Default::default()
+                },
+                uri: asked.uris.first().cloned().unwrap_or_default(),
+                ..Fetched::default()
+            },
+        })
     }
 
     async fn push(&self, call: &CallHandle, kind: Kind, pushed: &Pushed<'_>) -> Result<(), Status> {
