@@ -109,17 +109,23 @@ async fn judge_over(
             }
         }
     }
-    let promised: Vec<Row> = Promise::ALL
+    let promised: Vec<(Promise, Row)> = Promise::ALL
         .into_iter()
-        .map(rows::of_promise)
-        .filter(wanted)
+        .map(|promise| (promise, rows::of_promise(promise)))
+        .filter(|(_, row)| wanted(row))
         .collect();
     let mut matrix = String::new();
     if !promised.is_empty() {
         let (tally, told) = carry_out(run, &opened, &oracle).await?;
         matrix = told;
-        for mut row in promised {
-            let (counts, outcome) = tally.row(&row, run);
+        for (promise, mut row) in promised {
+            let (counts, outcome) = match row.none {
+                Some(why) => (None, Outcome::NotOffered(why.to_owned())),
+                None if !oracle.promises.contains(&promise) => {
+                    (None, Outcome::NotOffered("it is not promised".to_owned()))
+                }
+                None => tally.outcome(promise, run),
+            };
             row.counts = counts;
             tell(&row, &outcome);
             results.push((row, outcome));

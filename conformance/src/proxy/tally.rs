@@ -7,7 +7,7 @@ use crate::check::{Finding, Outcome};
 use crate::faults::{self, Case, Verdict};
 use crate::oracle::{self, Promise};
 use crate::proxy::Run;
-use crate::proxy::rows::{Counts, Row};
+use crate::proxy::rows::Counts;
 
 /// Other combinations that break a promise, of which a failure names so many.
 const NAMED: usize = 8;
@@ -65,19 +65,9 @@ impl Tally {
         }
     }
 
-    /// What became of a promise, and how often it was looked at.
-    pub(super) fn row(&self, row: &Row, run: &Run) -> (Option<Counts>, Outcome) {
-        if let Some(why) = row.none {
-            return (None, Outcome::NotOffered(why.to_owned()));
-        }
-        let promise = Promise::ALL
-            .into_iter()
-            .find(|promise| row.id == format!("PXY-{promise}"));
-        let oracle = run.arguments.oracle();
-        if promise.is_none_or(|promise| !oracle.promises.contains(&promise)) {
-            return (None, Outcome::NotOffered("it is not promised".to_owned()));
-        }
-        match promise.and_then(|promise| self.0.get(&promise)) {
+    /// What became of a promise that is judged, and how often it was looked at.
+    pub(super) fn outcome(&self, promise: Promise, run: &Run) -> (Option<Counts>, Outcome) {
+        match self.0.get(&promise) {
             None => (
                 None,
                 Outcome::NotOffered("no combination that was tried looks at it".to_owned()),
@@ -87,7 +77,6 @@ impl Tally {
     }
 
     /// Promises by what was counted, for people.
-    // Writing to a String cannot fail.
     pub(super) fn table(&self) -> String {
         let mut text =
             String::from("promise   counted   held   broken: by the protocol   by a choice alone\n");
@@ -95,6 +84,7 @@ impl Tally {
             let Counts { counted, held } = shown.counts;
             let protocol = shown.against_protocol;
             let choice = shown.broken.len() - protocol;
+            // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
                 "PXY-{promise:<5} {counted:>7} {held:>6} {protocol:>25} {choice:>19}"
